@@ -51,17 +51,21 @@ impl Place<'_> {
 
     /// Waits until `BackupsProven` has this status and reason, and its message these words.
     fn proven(&self, is: &str, reason: &str, words: &str) -> Result<Value> {
-        until(&format!("BackupsProven {is}/{reason}: {words}"), LIMIT, || {
-            let cluster = self.cluster()?;
-            let found = condition(&cluster, "BackupsProven");
-            let message = found["message"].as_str().unwrap_or_default();
-            ensure!(
-                found["status"] == is && found["reason"] == reason && message.contains(words),
-                "{found}, drill: {}",
-                cluster["status"]["archive"]["drill"]
-            );
-            Ok(cluster)
-        })
+        until(
+            &format!("BackupsProven {is}/{reason}: {words}"),
+            LIMIT,
+            || {
+                let cluster = self.cluster()?;
+                let found = condition(&cluster, "BackupsProven");
+                let message = found["message"].as_str().unwrap_or_default();
+                ensure!(
+                    found["status"] == is && found["reason"] == reason && message.contains(words),
+                    "{found}, drill: {}",
+                    cluster["status"]["archive"]["drill"]
+                );
+                Ok(cluster)
+            },
+        )
     }
 
     /// The Job on record, once it exists.
@@ -87,7 +91,10 @@ impl Place<'_> {
         jobs::end(self, &job, "drill", succeeds, says)?;
         until("the end of the drill", LIMIT, || {
             let drill = self.cluster()?["status"]["archive"]["drill"].clone();
-            ensure!(drill["job"].is_null() && drill["requested"] == value, "{drill}");
+            ensure!(
+                drill["job"].is_null() && drill["requested"] == value,
+                "{drill}"
+            );
             Ok(())
         })
     }
@@ -95,10 +102,7 @@ impl Place<'_> {
 
 fn secret(place: &Place<'_>, data: &Value) -> Result<()> {
     let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": data});
-    place
-        .0
-        .send(&["apply", "-n", NAMESPACE], &object)
-        .map(drop)
+    place.0.send(&["apply", "-n", NAMESPACE], &object).map(drop)
 }
 
 /// Nothing is begun before there is something to restore; what is missing is named.
@@ -115,7 +119,10 @@ fn what_keeps_it(place: &Place<'_>) -> Result<()> {
     place.ask("2")?;
     place.proven("False", "DrillFailed", "has no key secret-access-key")?;
     ensure!(place.jobs()?.is_empty(), "a Job that could not run");
-    secret(place, &json!({"access-key-id": "a", "secret-access-key": "hidden"}))
+    secret(
+        place,
+        &json!({"access-key-id": "a", "secret-access-key": "hidden"}),
+    )
 }
 
 fn failed_and_proven(place: &Place<'_>) -> Result<()> {
@@ -124,7 +131,10 @@ fn failed_and_proven(place: &Place<'_>) -> Result<()> {
     jobs::is_modest(&job)?;
     ensure!(!job.to_string().contains("hidden"), "a secret in the Job");
     let volumes = job["spec"]["template"]["spec"]["volumes"].to_string();
-    ensure!(volumes.contains("\"storageClassName\":\"fast\""), "{volumes}");
+    ensure!(
+        volumes.contains("\"storageClassName\":\"fast\""),
+        "{volumes}"
+    );
     let said = r#"{"error":"000000-l/segments/7: the sum is wrong"}"#;
     jobs::end(place, &job, "drill", false, said)?;
     let failed = place.proven("False", "DrillFailed", "segments/7: the sum is wrong")?;
@@ -142,7 +152,10 @@ fn failed_and_proven(place: &Place<'_>) -> Result<()> {
     ] {
         ensure!(drill[key] == value, "{key} in {drill}");
     }
-    ensure!(drill["failedAt"].is_string(), "the failure is forgotten: {drill}");
+    ensure!(
+        drill["failedAt"].is_string(),
+        "the failure is forgotten: {drill}"
+    );
     let told = events(place.0, NAMESPACE, "demo")?;
     for reason in ["DrillStarted", "DrillFailed", "DrillSucceeded"] {
         let found = told.iter().any(|(told, _)| told == reason);
@@ -160,7 +173,11 @@ fn calm(place: &Place<'_>) -> Result<()> {
         let began = Instant::now();
         while began.elapsed() < CALM {
             let now = version(&place.cluster()?);
-            ensure!(now == before, "written {:?} after the last look", began.elapsed());
+            ensure!(
+                now == before,
+                "written {:?} after the last look",
+                began.elapsed()
+            );
             std::thread::sleep(Duration::from_millis(500));
         }
         Ok(())
@@ -206,7 +223,11 @@ fn by_the_plugin(fixture: &OperatorFixture, place: &Place<'_>) -> Result<()> {
         jobs::end(place, &job, "drill", succeeds, says)?;
         let output = child.wait_with_output().context("its end")?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(output.status.success() == succeeds, "{:?}: {said}", output.status);
+        ensure!(
+            output.status.success() == succeeds,
+            "{:?}: {said}",
+            output.status
+        );
         ensure!(said.contains(words), "{said}");
     }
     Ok(())

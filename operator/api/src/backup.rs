@@ -211,8 +211,7 @@ pub struct RqliteBackupStatus {
     /// What it waits for, or how it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Complete: true once the backup is in the store; false once it has failed; unknown while a Secret is
-    /// missing. ObjectDeleted: false while the file cannot be deleted with this object.
+    /// Complete: true once the backup is in the store; false once it has failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -225,7 +225,10 @@ mod tests {
                 assert!(!gone.contains(&newest.name), "seed {seed}: {rules:?}");
                 let young = |one: &&Kept| now.as_second() - one.at.as_second() < 36 * 3600;
                 if rules.age.is_some() {
-                    let lost = all.iter().filter(young).find(|one| gone.contains(&one.name));
+                    let lost = all
+                        .iter()
+                        .filter(young)
+                        .find(|one| gone.contains(&one.name));
                     assert_eq!(lost, None, "seed {seed}");
                 }
                 let before = all.len();

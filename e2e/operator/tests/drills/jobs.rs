@@ -44,11 +44,15 @@ pub(crate) fn end(
         "state": {"terminated": ended}});
     let status = json!({ "phase": phase, "containerStatuses": [container] });
     patch_status(place, "pod", &pod_name, &status)?;
-    let is = |kind: &str, reason: &str| json!({"type": kind, "status": "True", "reason": reason, "lastTransitionTime": now,
-        "lastProbeTime": now, "message": ""});
+    let is = |kind: &str, reason: &str| {
+        json!({"type": kind, "status": "True", "reason": reason, "lastTransitionTime": now,
+        "lastProbeTime": now, "message": ""})
+    };
     let status = match succeeds {
-        true => json!({"startTime": now, "completionTime": now, "succeeded": 1, "active": 0, "ready": 0,
-            "conditions": [is("SuccessCriteriaMet", "CompletionsReached"), is("Complete", "CompletionsReached")]}),
+        true => {
+            json!({"startTime": now, "completionTime": now, "succeeded": 1, "active": 0, "ready": 0,
+            "conditions": [is("SuccessCriteriaMet", "CompletionsReached"), is("Complete", "CompletionsReached")]})
+        }
         false => json!({"startTime": now, "failed": 1, "active": 0, "ready": 0,
             "conditions": [is("FailureTarget", "BackoffLimitExceeded"), is("Failed", "BackoffLimitExceeded")]}),
     };
@@ -105,7 +109,10 @@ fn refused(result: Result<impl Sized>, what: &str) -> Result<()> {
 
 /// With the operator's token, no Job runs anything but what the operator's own do.
 pub(crate) fn only_own(server: &Objects) -> Result<()> {
-    let user = format!("--as=system:serviceaccount:{}:{ACCOUNT}", generated::NAMESPACE);
+    let user = format!(
+        "--as=system:serviceaccount:{}:{ACCOUNT}",
+        generated::NAMESPACE
+    );
     let create = |job: &Value| server.send(&["create", &user, "-n", NAMESPACE], job);
     let cluster = json!({"apiVersion": "rqlite.dev/v1alpha1", "kind": "RqliteCluster", "metadata": {"name": "demo"}, "spec": {}});
     let uid = server.send(&["create", "-n", NAMESPACE], &cluster)?["metadata"]["uid"].clone();
@@ -115,7 +122,14 @@ pub(crate) fn only_own(server: &Objects) -> Result<()> {
         let mut bad = good.clone();
         bad["metadata"]["name"] = "probe".into();
         refused(create(&bad), "a Job of another name").inspect_err(|_| {
-            drop(server.run(&["delete", "-n", NAMESPACE, "job", "probe", "--ignore-not-found"]));
+            drop(server.run(&[
+                "delete",
+                "-n",
+                NAMESPACE,
+                "job",
+                "probe",
+                "--ignore-not-found",
+            ]));
         })
     })?;
     let pod = "/spec/template/spec";
@@ -126,8 +140,14 @@ pub(crate) fn only_own(server: &Objects) -> Result<()> {
         ("/metadata/ownerReferences", json!([])),
         ("containers/0/command", json!(["sh"])),
         ("containers/0/args", json!(["-http-addr=:1"])),
-        ("containers/0/securityContext/readOnlyRootFilesystem", json!(false)),
-        ("containers/0/securityContext/capabilities/add", json!(["NET_RAW"])),
+        (
+            "containers/0/securityContext/readOnlyRootFilesystem",
+            json!(false),
+        ),
+        (
+            "containers/0/securityContext/capabilities/add",
+            json!(["NET_RAW"]),
+        ),
         ("containers/0/securityContext", json!({"privileged": true})),
         ("automountServiceAccountToken", json!(true)),
         ("hostNetwork", json!(true)),

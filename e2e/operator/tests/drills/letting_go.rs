@@ -21,18 +21,39 @@ fn over(place: &Place<'_>, namespace: &str, name: &str) -> Result<()> {
     let status = json!({"status": {"phase": "Succeeded", "target": target, "object": "backups/demo/x", "uri": "s3://gone/x"}});
     until("the status of the backup", LIMIT, || {
         let patch = status.to_string();
-        let args = ["patch", "rqbk", name, "-n", namespace, "--subresource=status", "--type=merge", "-p"];
+        let args = [
+            "patch",
+            "rqbk",
+            name,
+            "-n",
+            namespace,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+        ];
         place.0.run(&[&args[..], &[&patch]].concat())?;
         let backup = place.0.get(&["rqbk", name, "-n", namespace])?;
         ensure!(backup["status"]["phase"] == "Succeeded", "{backup}");
-        ensure!(backup["metadata"]["finalizers"] == json!([FINALIZER]), "{backup}");
+        ensure!(
+            backup["metadata"]["finalizers"] == json!([FINALIZER]),
+            "{backup}"
+        );
         Ok(())
     })
 }
 
 fn gone(place: &Place<'_>, namespace: &str, name: &str) -> Result<()> {
     until(&format!("{name} to be gone"), LIMIT, || {
-        let left = place.0.run(&["get", "rqbk", name, "-n", namespace, "--ignore-not-found", "-o", "json"])?;
+        let left = place.0.run(&[
+            "get",
+            "rqbk",
+            name,
+            "-n",
+            namespace,
+            "--ignore-not-found",
+            "-o",
+            "json",
+        ])?;
         ensure!(left.trim().is_empty(), "{left}");
         Ok(())
     })
@@ -47,13 +68,26 @@ fn stuck(place: &Place<'_>, name: &str) -> Result<Value> {
     })?;
     let args = job["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
     ensure!(args.contains("\"backup\",\"-delete\""), "{args}");
-    jobs::end(place, &job, "backup", false, r#"{"error":"no route to the store"}"#)?;
+    jobs::end(
+        place,
+        &job,
+        "backup",
+        false,
+        r#"{"error":"no route to the store"}"#,
+    )?;
     until("its condition", LIMIT, || {
         let backup = place.0.get(&["rqbk", name, "-n", NAMESPACE])?;
         let told = condition(&backup, "ObjectDeleted");
         let text = told["message"].as_str().unwrap_or_default();
-        for words in ["no route to the store", "deletionPolicy: Retain", "rqlite.dev/abandon-object"] {
-            ensure!(told["status"] == "False" && text.contains(words), "{words}: {backup}");
+        for words in [
+            "no route to the store",
+            "deletionPolicy: Retain",
+            "rqlite.dev/abandon-object",
+        ] {
+            ensure!(
+                told["status"] == "False" && text.contains(words),
+                "{words}: {backup}"
+            );
         }
         Ok(backup)
     })
@@ -67,7 +101,10 @@ pub(crate) fn all(place: &Place<'_>) -> Result<()> {
     let patch = |spec| place.run(&["patch", "rqbk", "one", "--type=merge", "-p", spec]);
     let refused = patch(other).err().map(|error| format!("{error:#}"));
     let refused = refused.unwrap_or_default();
-    ensure!(refused.contains("except for deletionPolicy to Retain"), "{refused}");
+    ensure!(
+        refused.contains("except for deletionPolicy to Retain"),
+        "{refused}"
+    );
     patch(retain)?;
     gone(place, NAMESPACE, "one")?;
     over(place, NAMESPACE, "two")?;
@@ -77,10 +114,14 @@ pub(crate) fn all(place: &Place<'_>) -> Result<()> {
     // A namespace does not wait for a store.
     place.0.run(&["create", "namespace", "short"])?;
     over(place, "short", "three")?;
-    place.0.run(&["delete", "namespace", "short", "--wait=false"])?;
+    place
+        .0
+        .run(&["delete", "namespace", "short", "--wait=false"])?;
     gone(place, "short", "three")?;
     until("the namespace to be gone", LIMIT, || {
-        let left = place.0.run(&["get", "namespace", "short", "--ignore-not-found"])?;
+        let left = place
+            .0
+            .run(&["get", "namespace", "short", "--ignore-not-found"])?;
         ensure!(left.trim().is_empty(), "{left}");
         Ok(())
     })

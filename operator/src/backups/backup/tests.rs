@@ -306,8 +306,18 @@ fn the_file_goes_with_the_object_only_if_asked() {
         text.contains("access denied") && text.contains(ABANDON_ANNOTATION),
         "{text}"
     );
-    let told = world.backup.status.as_ref().unwrap().conditions.last().unwrap();
-    assert_eq!((told.type_.as_str(), told.reason.as_str()), ("ObjectDeleted", "DeletionFailed"));
+    let told = world
+        .backup
+        .status
+        .as_ref()
+        .unwrap()
+        .conditions
+        .last()
+        .unwrap();
+    assert_eq!(
+        (told.type_.as_str(), told.reason.as_str()),
+        ("ObjectDeleted", "DeletionFailed")
+    );
     assert!(matches!(world.step(), Step::Wait(_)), "said once");
     world.backup.spec.how.deletion_policy = Some(Deletion::Retain);
     assert_eq!(world.step(), Step::Finalizer(false));
@@ -362,7 +372,10 @@ fn a_missing_secret_is_said_once() {
     };
     assert!(status.message.as_ref().unwrap().contains(lacks));
     let told = &status.conditions[0];
-    assert_eq!((told.status.as_str(), told.reason.as_str()), ("Unknown", "SecretMissing"));
+    assert_eq!(
+        (told.status.as_str(), told.reason.as_str()),
+        ("Unknown", "SecretMissing")
+    );
     world.backup.status = Some(*status);
     assert_eq!(lacking(&world.seen(), lacks), Step::Wait(WAIT_SECONDS));
     assert!(matches!(world.step(), Step::Create(_)), "tried again");

@@ -343,7 +343,10 @@ fn a_success_after_a_failure_counts_and_the_other_way_round() {
     late.record();
     let now = std::mem::replace(&mut late.now, at("2025-12-31T23:59:00Z"));
     late.end(true, GOOD);
-    assert_eq!((late.condition().as_str(), late.drill().proven_at), ("True/DrillSucceeded", Some(now)));
+    assert_eq!(
+        (late.condition().as_str(), late.drill().proven_at),
+        ("True/DrillSucceeded", Some(now))
+    );
     world.now = at("2026-01-03T03:00:00Z");
     world.record();
     world.end(false, "{\"error\":\"gone\"}");
