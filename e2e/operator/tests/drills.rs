@@ -1,5 +1,5 @@
-//! Drills of an archive, and backups that are let go, on a real API server with the operator's own permissions.
-//! No machine runs the pods: the test plays what they would say.
+//! Drills of an archive, and backups that are let go, on a real API server with the operator's own
+//! permissions. No machine runs the pods: the test plays what they would say.
 mod drills {
     pub(crate) mod jobs;
     pub(crate) mod letting_go;

@@ -22,8 +22,8 @@ pub use self::seen::Seen;
 use super::{cron::Schedule, drill_job, job_seen::JobSeen};
 use crate::cluster::action::Event;
 
-/// Drills of all clusters that may run at once: with a common schedule, such as every night at three, hundreds
-/// of them would otherwise read one store at the same time.
+/// Drills of all clusters that may run at once: with a common schedule, such as every night at three,
+/// hundreds of them would otherwise read one store at the same time.
 const MAX_RUNNING: usize = 8;
 /// Ended Jobs that are kept of each cluster, so that their logs can be read.
 const MAX_KEPT: usize = 3;

@@ -28,8 +28,8 @@ const RETRIES: i32 = 2;
 const KEPT_SECONDS: i32 = 24 * 3600;
 /// The container; its termination message is the result.
 pub const CONTAINER: &str = "drill";
-/// Label of the Jobs and their pods: name of the RqliteCluster. It is not the label of the cluster's own pods,
-/// so that no Service selects these, and nobody takes them for members.
+/// Label of the Jobs and their pods: name of the RqliteCluster. It is not the label of the cluster's own
+/// pods, so that no Service selects these, and nobody takes them for members.
 pub const DRILL_LABEL: &str = concat!(operator_api::group!(), "/drill");
 /// Annotation of the pods that has the configuration of the archive.
 const CONFIG: &str = concat!(operator_api::group!(), "/config");

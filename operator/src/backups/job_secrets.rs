@@ -1,5 +1,5 @@
-//! The Secrets that a Job's pod needs: is one missing, or does it lack a key? A pod whose Secret is missing does
-//! not start, and of a mounted one nothing but an event says why.
+//! The Secrets that a Job's pod needs: is one missing, or does it lack a key? A pod whose Secret is missing
+//! does not start, and of a mounted one nothing but an event says why.
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::{

@@ -1,5 +1,5 @@
-//! A pod of the node's image that does one thing and ends: under the restricted Pod Security standard, without
-//! a token of Kubernetes.
+//! A pod of the node's image that does one thing and ends: under the restricted Pod Security standard,
+//! without a token of Kubernetes.
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, EmptyDirVolumeSource, EphemeralVolumeSource, LocalObjectReference,

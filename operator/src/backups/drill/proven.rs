@@ -16,8 +16,8 @@ use crate::{
 
 /// Reason, and reason of the event.
 pub(super) const FAILED: &str = "DrillFailed";
-/// Times of the schedule that may pass since the last success. One missed drill is no alarm: its successor may
-/// be on its way. After a second one the proof says nothing about what was archived since.
+/// Times of the schedule that may pass since the last success. One missed drill is no alarm: its successor
+/// may be on its way. After a second one the proof says nothing about what was archived since.
 const TIMES: usize = 2;
 /// How many times as long as the last drill the one that is due may take.
 const SLOWER: i64 = 3;
