@@ -10,8 +10,7 @@ use crate::{
     store::{Metadata, Store, limit_for},
 };
 
-/// Size of a part. At most three are in memory: one is filled, one is sent, one is on its way from the
-/// caller.
+/// Size of a part. Two are in memory: one is filled, one is sent.
 const PART_BYTES: u64 = 8 << 20;
 /// S3 takes 10,000 parts; the rest is room for a wrong guess.
 const MAX_PARTS_EXPECTED: u64 = 4_000;
@@ -26,6 +25,9 @@ pub struct Writer {
     attributes: Attributes,
     part_bytes: u64,
     filling: BytesMut,
+    /// The part that is sent or was sent last: its room is used again. An allocator would keep the room of
+    /// each part for a while, as they are freed by other threads than ask for them.
+    last: Option<Bytes>,
     upload: Option<Box<dyn MultipartUpload>>,
     sending: Option<JoinHandle<Result<(), ObjectError>>>,
     parts: u64,
@@ -62,6 +64,13 @@ fn part_bytes(expected: Option<u64>) -> u64 {
     fitting.max(PART_BYTES).next_multiple_of(1 << 20)
 }
 
+/// The room of a part that nobody holds any more.
+fn emptied(part: Bytes) -> Option<BytesMut> {
+    let mut room = part.try_into_mut().ok()?;
+    room.clear();
+    Some(room)
+}
+
 impl Writer {
     pub(crate) fn new(
         store: Store,
@@ -75,6 +84,7 @@ impl Writer {
             attributes,
             part_bytes: part_bytes(expected),
             filling: BytesMut::new(),
+            last: None,
             upload: None,
             sending: None,
             parts: 0,
@@ -95,16 +105,15 @@ impl Writer {
         let part_bytes = usize::try_from(self.part_bytes).unwrap_or(usize::MAX);
         self.bytes += bytes.len() as u64;
         while !bytes.is_empty() {
-            if self.filling.capacity() == 0 {
-                // Growing would leave copies behind, and twice the room; what is not written takes no memory.
-                self.filling.reserve(part_bytes);
-            }
+            // Growing would leave copies behind; what is not written takes no memory.
+            self.filling
+                .reserve(part_bytes.saturating_sub(self.filling.len()));
             let room = part_bytes.saturating_sub(self.filling.len());
             let (now, later) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
             self.filling.extend_from_slice(now);
             bytes = later;
             if self.filling.len() >= part_bytes {
-                let part = self.filling.split().freeze();
+                let part = std::mem::take(&mut self.filling).freeze();
                 self.send(part).await?;
             }
         }
@@ -113,6 +122,8 @@ impl Writer {
 
     async fn send(&mut self, part: Bytes) -> Result<(), ObjectError> {
         self.sent().await?;
+        self.filling = self.last.take().and_then(emptied).unwrap_or_default();
+        self.last = Some(part.clone());
         self.parts += 1;
         if self.parts > MAX_PARTS {
             let why = format!("longer than {MAX_PARTS} parts of {} bytes", self.part_bytes);
@@ -173,7 +184,7 @@ impl Writer {
     }
 
     async fn complete(&mut self) -> Result<(), ObjectError> {
-        let last = self.filling.split().freeze();
+        let last = std::mem::take(&mut self.filling).freeze();
         if self.upload.is_none() {
             let options = PutOptions {
                 attributes: self.attributes.clone(),
@@ -236,6 +247,20 @@ impl Drop for Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_room_of_a_part_is_used_again_once_it_was_sent() {
+        let mut filling = BytesMut::with_capacity(1 << 20);
+        filling.extend_from_slice(&vec![7; 1 << 20]);
+        let room = filling.as_ptr();
+        let part = filling.freeze();
+        let sending = part.clone();
+        assert!(emptied(part.clone()).is_none(), "while it is sent");
+        drop(sending);
+        let again = emptied(part).unwrap();
+        assert_eq!((again.as_ptr(), again.len()), (room, 0));
+        assert!(again.capacity() >= 1 << 20);
+    }
 
     #[test]
     fn parts_fit_the_expected_length() {

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::{chain::Failure, shared::Place};
 
 /// Read of the main file at once. Pieces in memory: one here, two on their way, and the store's own.
-const PIECE_BYTES: usize = 1 << 20;
+const PIECE_BYTES: usize = 256 << 10;
 const PIECES: usize = 2;
 /// Bytes before the number of pages in a database's header, and the size of that number.
 const PAGES_AT: std::ops::Range<usize> = 28..32;
@@ -120,7 +120,7 @@ fn read(
 ) -> io::Result<(Stored, u64)> {
     let mut encoder = Encoder::new(object, keys)?;
     let mut piece = vec![0; PIECE_BYTES];
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(PIECE_BYTES * 2);
     let mut at = 0;
     let mut pages = 0;
     let ended = || io::Error::new(io::ErrorKind::BrokenPipe, "the store took no more of it");
@@ -139,7 +139,8 @@ fn read(
         encoder.push(data, &mut out)?;
         at += got as u64;
         if out.len() >= PIECE_BYTES {
-            let full = Bytes::from(std::mem::take(&mut out));
+            let next = Vec::with_capacity(PIECE_BYTES * 2);
+            let full = Bytes::from(std::mem::replace(&mut out, next));
             to.blocking_send(Ok(full)).map_err(|_| ended())?;
         }
     }
