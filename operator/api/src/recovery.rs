@@ -71,8 +71,9 @@ pub struct RqliteRecoverySpec {
     /// The cluster, in the same namespace.
     pub cluster_ref: ClusterRef,
     /// SingleSurvivor: one member becomes the cluster and the others rejoin it. RewriteAddresses: all voters
-    /// exist, but under new names; nothing is lost. FromArchive: no data is left but the archive (spec.archive
-    /// of the cluster), from which the cluster begins again with empty volumes. Defaults to SingleSurvivor.
+    /// exist, but under new names; nothing is lost. FromArchive: no data is left but the archive
+    /// (spec.archive of the cluster), from which the cluster begins again with empty volumes. Defaults to
+    /// SingleSurvivor.
     #[serde(default)]
     #[schemars(extend("enum" = ["SingleSurvivor", "RewriteAddresses", "FromArchive"]))]
     pub mode: RecoveryMode,

@@ -1,5 +1,5 @@
-//! `kubectl rqlite restore`, `backup` and `archive list`: a dry run and a typed confirmation before a restore in
-//! place, one object for a backup, and what the archive has.
+//! `kubectl rqlite restore`, `backup` and `archive list`: a dry run and a typed confirmation before a restore
+//! in place, one object for a backup, and what the archive has.
 use std::{
     io::{IsTerminal, Write},
     process::ExitCode,

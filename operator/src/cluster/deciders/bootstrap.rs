@@ -1,6 +1,6 @@
 //! Forms a new cluster, once. Until it has certainly formed, it follows its edited spec. Afterwards the
-//! state file no longer permits forming, and no decider ever permits it again, but a recovery from the archive
-//! where nothing else is left.
+//! state file no longer permits forming, and no decider ever permits it again, but a recovery from the
+//! archive where nothing else is left.
 mod pods;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

@@ -8,6 +8,7 @@ mod automatic;
 mod belonging;
 mod check;
 mod decide;
+mod fence;
 mod files;
 mod from_archive;
 mod record;
@@ -15,8 +16,9 @@ mod rejoin;
 mod stalled;
 mod steps;
 mod updates;
+mod verdict;
 
-pub use admission::{Admission, PATIENCE_SECONDS, check_admission};
+pub use admission::check_admission;
 pub use automatic::{automatic, object};
 pub use belonging::{
     DRY_RUN_KEPT_SECONDS, KEPT, KEPT_SECONDS, NamedRecovery, expired, is_of_tool, owner, unowned,
@@ -27,6 +29,7 @@ pub use files::plan as plan_file;
 pub use rejoin::rejoin;
 pub use stalled::report_stalled;
 pub use updates::{StatusUpdate, status_updates};
+pub use verdict::{Admission, PATIENCE_SECONDS};
 
 #[cfg(test)]
 mod tests;

@@ -151,6 +151,7 @@ fn leads(node: &mut NodeStatus, state: &str) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one walk from nothing to formed")]
 fn one_voter_restores_then_the_flag_goes_and_the_others_come() {
     let mut fixture = new(object("a.sqlite.gz"));
     let (replicas, container, config) = created(&mut fixture);
@@ -350,6 +351,7 @@ fn production(archives: bool) -> RqliteCluster {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn without_a_source_nothing_is_created() {
     let cluster = |found: Option<RqliteCluster>| RestoreSource::Cluster {
         found: found.map(Box::new),

@@ -5,7 +5,6 @@ use operator_api::{
     RqliteRecovery, names,
     recovery::{
         Candidate, LogPosition, RecoveryCheck, RecoveryCheckState, RecoveryMode, RecoveryPhase,
-        RecoveryRecord,
     },
     status::{Member, MemberState, OperationType, Pool, Role},
 };
@@ -15,63 +14,13 @@ use super::{
     check::{CheckState, NeededCheck},
     from_archive,
     record::{admitted, incarnation},
+    verdict::{Admission, PATIENCE_SECONDS, given_up_but_alive},
 };
-use crate::cluster::{
-    action::Action,
-    facts::{
-        observation::NodeStatus,
-        quorum::{Assessment, assess, highest_commit_index, may_lose_writes, member_state},
-        view::{View, seconds_between},
-    },
+use crate::cluster::facts::{
+    observation::NodeStatus,
+    quorum::{Assessment, assess, highest_commit_index, may_lose_writes, member_state},
+    view::{View, seconds_between},
 };
-
-/// Seconds that a recovery waits for evidence before it is rejected for the lack of it: a deleted claim
-/// disappears only with its pod.
-pub const PATIENCE_SECONDS: u64 = 30;
-
-/// The result of checking a recovery that has not been admitted.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Admission {
-    /// The phase for its status.
-    pub phase: RecoveryPhase,
-    /// What it waits for, or why it is rejected.
-    pub message: String,
-    /// What data each member has.
-    pub candidates: Vec<Candidate>,
-    /// Name of the member it would recover from.
-    pub chosen: Option<String>,
-    /// Number of entries that the survivor lacks, as far as is known.
-    pub possibly_lost_entries: Option<i64>,
-    /// With phase Fencing: the record for the cluster's status.
-    pub record: Option<Box<RecoveryRecord>>,
-    /// A check to request first.
-    pub check: Option<Action>,
-    /// The state of that check.
-    pub check_report: Option<RecoveryCheck>,
-}
-
-impl Admission {
-    pub(super) fn new(phase: RecoveryPhase, message: impl Into<String>) -> Self {
-        Self {
-            phase,
-            message: message.into(),
-            candidates: Vec::new(),
-            chosen: None,
-            possibly_lost_entries: None,
-            record: None,
-            check: None,
-            check_report: None,
-        }
-    }
-
-    pub(super) fn rejected(message: impl Into<String>) -> Self {
-        Self::new(RecoveryPhase::Rejected, message)
-    }
-
-    pub(super) fn inspecting(message: impl Into<String>) -> Self {
-        Self::new(RecoveryPhase::Inspecting, message)
-    }
-}
 
 /// A member that responds with usable data.
 struct UsableMember<'a> {
@@ -214,17 +163,6 @@ fn newer(view: &View<'_>, recovery: &RqliteRecovery) -> Option<String> {
     later
         .map(|r| r.metadata.name.clone().unwrap_or_default())
         .max()
-}
-
-/// A member that the user has given up, although Kubernetes or the node itself proves that it runs.
-pub(super) fn given_up_but_alive(view: &View<'_>, gone: &[String]) -> Option<String> {
-    let alive = gone.iter().find(|name| {
-        view.node(name).is_some_and(|node| view.is_ours(node))
-            || view.pod(name).is_some_and(|pod| pod.ready)
-    })?;
-    Some(format!(
-        "{alive} is in ignoreMembers, but it runs: nothing was changed. Create another RqliteRecovery without it"
-    ))
 }
 
 fn not_lost(assessment: &Assessment<'_>, mode: RecoveryMode) -> String {
@@ -438,7 +376,7 @@ fn fallback(view: &View<'_>, former: &[UsableMember<'_>]) -> Admission {
             best.member.name, best.last.index, best.last.term
         )),
         None => Admission::rejected(
-            "no member is left with usable data: with an archive use mode FromArchive; otherwise begin another cluster from a backup with spec.bootstrap.restore",
+            "no member is left with usable data: with spec.archive, use mode FromArchive; otherwise create a new cluster and load a backup into it, or let it begin with one (spec.bootstrap.restore)",
         ),
     }
 }

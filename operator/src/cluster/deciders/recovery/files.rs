@@ -39,8 +39,8 @@ pub(super) fn of(view: &View<'_>, record: &RecoveryRecord) -> Option<PlanFile> {
         others: match record.mode {
             RecoveryMode::SingleSurvivor => Others::Park,
             RecoveryMode::RewriteAddresses => Others::Recover,
-            // There is nothing to follow: what is left is parked, as of a member that was removed. And nothing
-            // is decided for a record of a newer operator.
+            // There is nothing to follow: what is left is parked, as of a member that was removed. And
+            // nothing is decided for a record of a newer operator.
             RecoveryMode::FromArchive | RecoveryMode::Other(_) => return None,
         },
     })

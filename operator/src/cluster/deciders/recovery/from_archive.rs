@@ -16,9 +16,9 @@ use operator_api::{
 };
 
 use super::{
-    admission::{Admission, PATIENCE_SECONDS, given_up_but_alive},
+    fence::stop_all,
     record::{admitted, incarnation, with_outcome, with_phase},
-    steps::stop_all,
+    verdict::{Admission, PATIENCE_SECONDS, given_up_but_alive},
 };
 use crate::cluster::{
     action::{Action, Decision, begin},
@@ -165,8 +165,8 @@ fn is_older(view: &View<'_>, node: &NodeStatus) -> Option<String> {
     })
 }
 
-/// Why the first node could not begin with an empty volume: it may form a cluster only with one that was never
-/// parked. What is in the volume is a person's to delete.
+/// Why the first node could not begin with an empty volume: it may form a cluster only with one that was
+/// never parked. What is in the volume is a person's to delete.
 fn occupied(view: &View<'_>) -> Option<String> {
     let first = names::pod(&view.set_name(Pool::Voter), 0);
     let claim = view.claim(&first)?;

@@ -217,6 +217,18 @@ fn restore(view: &View<'_>, pool: Pool) -> Option<beginning::InPods> {
     beginning::in_pods(view).filter(|_| pool == Pool::Voter)
 }
 
+fn add_restore(container: &mut Container, restore: Option<beginning::InPods>) {
+    let Some(restore) = restore else {
+        return;
+    };
+    let mounts = container.volume_mounts.get_or_insert_default();
+    mounts.extend(restore.access.mounts);
+    let env = container.env.get_or_insert_default();
+    env.extend(restore.access.env);
+    // What it said last is why it could not restore.
+    container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
+}
+
 fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
     let mut container = container(view, target, "rqlited");
     let config = view.spec.config.clone().unwrap_or_default();
@@ -234,13 +246,7 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
     let own = container.volume_mounts.get_or_insert_default();
     own.extend(archive.mounts);
     own.extend(secrets(view).into_iter().map(|(_, _, mount)| mount));
-    if let Some(restore) = restore(view, pool) {
-        own.extend(restore.access.mounts);
-        let env = container.env.get_or_insert_default();
-        env.extend(restore.access.env);
-        // What it said last is why it could not restore.
-        container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
-    }
+    add_restore(&mut container, restore(view, pool));
     let has_health = args::has_health(target);
     let probed = if has_health { HEALTH_PORT_NAME } else { "http" };
     Container {

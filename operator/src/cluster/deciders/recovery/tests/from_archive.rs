@@ -167,6 +167,7 @@ fn it_is_refused_while_data_may_be_left() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one walk from loss to service")]
 fn all_volumes_lost_one_object_and_service_is_back() {
     let mut fixture = outage(&ALL);
     let before = fixture.status();
