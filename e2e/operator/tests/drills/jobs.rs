@@ -108,6 +108,7 @@ fn refused(result: Result<impl Sized>, what: &str) -> Result<()> {
 }
 
 /// With the operator's token, no Job runs anything but what the operator's own do.
+#[expect(clippy::too_many_lines, reason = "a table of requests")]
 pub(crate) fn only_own(server: &Objects) -> Result<()> {
     let user = format!(
         "--as=system:serviceaccount:{}:{ACCOUNT}",

@@ -282,12 +282,18 @@ fn failures_say_why() {
             "not before its time"
         );
     }
+}
+
+#[test]
+fn what_cannot_run_has_failed() {
     // A Job that was there and is gone is not made again.
     let mut world = World::new(Some("0 3 * * *"));
     world.record();
-    world.job = failed(None, None).into();
-    world.job.as_mut().unwrap().succeeded = None;
-    world.job.as_mut().unwrap().started = Some(world.now.clone());
+    world.job = Some(JobSeen {
+        is_ours: true,
+        started: Some(world.now.clone()),
+        ..JobSeen::default()
+    });
     world.record();
     world.job = None;
     assert!(
