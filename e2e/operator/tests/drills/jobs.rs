@@ -149,7 +149,10 @@ pub(crate) fn only_own(server: &Objects) -> Result<()> {
             "containers/0/securityContext/capabilities/add",
             json!(["NET_RAW"]),
         ),
-        ("containers/0/securityContext", json!({"runAsNonRoot": true})),
+        (
+            "containers/0/securityContext",
+            json!({"runAsNonRoot": true}),
+        ),
         ("automountServiceAccountToken", json!(true)),
         ("hostNetwork", json!(true)),
         ("initContainers", json!([{"name": "i", "image": "i"}])),
