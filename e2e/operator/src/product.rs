@@ -7,11 +7,17 @@ use e2e_kubernetes::command::run;
 
 use crate::root;
 
-/// Path of the program with this name.
+/// A directory of programs that have been built already.
+const PROGRAMS: &str = "E2E_PROGRAMS";
+
+/// Path of the program with this name. With `E2E_PROGRAMS` it is taken from there, and not built.
 ///
 /// # Errors
 /// If it cannot be built.
 pub fn built(program: &str) -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os(PROGRAMS) {
+        return Ok(PathBuf::from(folder).join(program));
+    }
     let own = std::env::current_exe().context("own path")?;
     let folder = own.parent().context("own folder")?;
     // Tests run from `deps`.
