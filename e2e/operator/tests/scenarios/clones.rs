@@ -95,7 +95,9 @@ pub(crate) fn after_all_volumes_are_lost(fixture: &Fixture) -> Result<Measuremen
         }
         let entries = between(&said, "at most ", " entries")?;
         let seconds = between(&said, " entries, the last ", " s ")?;
-        let reached: Timestamp = between(&said, " (", ")")?.parse()?;
+        let reached = between(&said, " reaches to index ", ")")?;
+        let (_, reached) = reached.split_once(" (").context("no time")?;
+        let reached: Timestamp = reached.parse().with_context(|| said.clone())?;
         // Nothing is acknowledged now: what was since the announced moment is the most that can be lost.
         let since = Timestamp::now().duration_since(reached).unsigned_abs();
         let bound = writer.report(Instant::now().checked_sub(since))?.acknowledged;
