@@ -3,8 +3,8 @@
 //! [`generated`] (generated files) · [`tool`] (programs that tests need, and skipping without them) ·
 //! [`api_server`] (an API server without machines, for what needs no pod) · [`objects`] (access to an API
 //! server by kubectl) · [`fleet`] (many clusters at once, on simulated machines) · [`product`] (the product's
-//! programs) · [`operator_fixture`] (the operator on an API server without machines) · [`simulated`] (the same
-//! with simulated machines and nodes).
+//! programs) · [`operator_fixture`] (the operator on an API server without machines) · [`simulated`] (the
+//! same with simulated machines and nodes).
 pub mod api_server;
 pub mod cert_manager;
 pub mod fleet;

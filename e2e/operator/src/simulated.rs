@@ -1,5 +1,5 @@
-//! Clusters of simulated nodes with a real API server, real controllers and a real operator: what kubelets and
-//! nodes would say is said by the test.
+//! Clusters of simulated nodes with a real API server, real controllers and a real operator: what kubelets
+//! and nodes would say is said by the test.
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};

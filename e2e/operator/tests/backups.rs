@@ -239,7 +239,7 @@ fn fails(place: &Simulated) -> Result<()> {
         ensure!(ended["status"]["sha256"].is_null(), "{}", ended["status"]);
         place.await_event(name, "BackupFailed", words[0])?;
     }
-    // A failed attempt is told while the next one is awaited.
+    // A failed attempt is reported while the next one is awaited.
     place.make("RqliteBackup", "again", &spec(&json!({"retries": 1})))?;
     place.end_job_pod(&job("again"), CONTAINER, &denied, false)?;
     let words = ["attempt 2"];
@@ -264,7 +264,7 @@ fn fails(place: &Simulated) -> Result<()> {
         .map(drop)
 }
 
-/// What a backup waits for is told, and it begins once it can.
+/// What a backup waits for is reported, and it begins once it can.
 fn waits(place: &Simulated) -> Result<()> {
     let late = spec(&json!({"clusterRef": {"name": "late"}}));
     place.make("RqliteBackup", "early", &late)?;
@@ -281,7 +281,8 @@ fn waits(place: &Simulated) -> Result<()> {
     ensure!(place.get("job", "unformed-backup").is_err(), "a Job");
     place.cluster("late", &json!({"replicas": 1}))?;
     place.await_phase(KIND, "early", "Running", &[])?;
-    // The credentials are not there, or lack a key: the pod does not start, and the status has kubelet's words.
+    // The credentials are not there, or lack a key: the pod does not start, and the status has kubelet's
+    // words.
     for (name, why) in [
         ("nosecret", "secret \"store\" not found"),
         (

@@ -1,5 +1,5 @@
-//! RqliteRestore on a real API server: what is refused by whom, what is asked of the leader and in which order,
-//! one at a time, never for another cluster, and once, whatever the operator does meanwhile.
+//! RqliteRestore on a real API server: what is refused by whom, what is asked of the leader and in which
+//! order, one at a time, never for another cluster, and once, whatever the operator does meanwhile.
 //!
 //! Nodes and their archive are simulated: they record what they are asked.
 #[path = "restores/belonging.rs"]

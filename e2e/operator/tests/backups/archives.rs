@@ -1,5 +1,5 @@
-//! `spec.archive` in the pods: flags, files and variables from Secrets; added to a running cluster it rolls once;
-//! what the leader says of it is in the condition `Archiving`.
+//! `spec.archive` in the pods: flags, files and variables from Secrets; added to a running cluster it rolls
+//! once; what the leader says of it is in the condition `Archiving`.
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, ensure};
@@ -148,7 +148,7 @@ fn archiving(place: &Simulated, is: &str, reason: &str, parts: &[&str]) -> Resul
     })
 }
 
-fn told(place: &Simulated) -> Result<()> {
+fn reported(place: &Simulated) -> Result<()> {
     archiving(place, "False", "ArchiveNotStarted", &["grows-0"])?;
     let mut said = json!({"enabled": true, "target": "s3://shop-backups/eu", "lineage": "l-0", "archived_index": 90,
         "archived_time": "2026-11-29T08:00:00Z", "behind_seconds": 3, "last_base": {"index": 10, "time": "2026-11-29T07:00:00Z", "bytes": 5}});
@@ -222,6 +222,6 @@ pub(crate) fn run(place: &mut Simulated) -> Result<()> {
     mistakes(place).context("mistakes")?;
     in_a_new_cluster(place).context("a new cluster")?;
     added(place).context("added to a running cluster")?;
-    told(place).context("the condition")?;
+    reported(place).context("the condition")?;
     nothing_else_restarts(place).context("restarts")
 }

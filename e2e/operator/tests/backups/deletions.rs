@@ -21,7 +21,7 @@ fn delete(place: &Simulated, name: &str) -> Result<()> {
     place.run(&["delete", KIND, name, "--wait=false"]).map(drop)
 }
 
-/// The file goes first; a failure is told, and its Job deleted begins another attempt.
+/// The file goes first; a failure is reported, and its Job deleted begins another attempt.
 fn with_its_file(place: &Simulated) -> Result<()> {
     made(place, "goes", &deletes())?;
     delete(place, "goes")?;

@@ -175,33 +175,33 @@ fn older(place: &Simulated, schedule: &Value, name: &str, completed: &str) -> Re
 /// Two are kept, the newest ones; what is not the schedule's is never deleted.
 fn retention(place: &Simulated) -> Result<()> {
     let keep = json!({"retention": {"count": 2}, "suspend": true});
-    let made = make(place, "keeper", "@daily", &keep)?;
+    let made = make(place, "rule", "@daily", &keep)?;
     for day in 1..=4 {
-        let name = format!("keeper-2026010{day}000000");
+        let name = format!("rule-2026010{day}000000");
         older(place, &made, &name, &format!("2026-01-0{day}T00:00:00Z"))?;
     }
     // Its labels, but a name that no schedule gives; its name, but not its labels; another schedule's uid.
-    older(place, &made, "keeper-precious", "2025-01-01T00:00:00Z")?;
+    older(place, &made, "rule-precious", "2025-01-01T00:00:00Z")?;
     let mut another = made.clone();
     another["metadata"]["uid"] = "00000000-0000-0000-0000-000000000000".into();
     older(
         place,
         &another,
-        "keeper-20250101000000",
+        "rule-20250101000000",
         "2025-01-01T00:00:00Z",
     )?;
-    place.await_gone("rqlitebackup", "keeper-20260101000000")?;
-    place.await_gone("rqlitebackup", "keeper-20260102000000")?;
-    let mut left = backups(place, "keeper")?;
+    place.await_gone("rqlitebackup", "rule-20260101000000")?;
+    place.await_gone("rqlitebackup", "rule-20260102000000")?;
+    let mut left = backups(place, "rule")?;
     left.sort();
     let expected = [
-        "keeper-20250101000000",
-        "keeper-20260103000000",
-        "keeper-20260104000000",
-        "keeper-precious",
+        "rule-20250101000000",
+        "rule-20260103000000",
+        "rule-20260104000000",
+        "rule-precious",
     ];
     ensure!(left == expected, "{left:?}");
-    place.until(KIND, "keeper", |object| {
+    place.until(KIND, "rule", |object| {
         ensure!(object["status"]["kept"] == 2, "{}", object["status"]);
         Ok(())
     })

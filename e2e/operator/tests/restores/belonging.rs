@@ -13,8 +13,8 @@ fn untouched(place: &Simulated, cluster: &str) -> Result<()> {
     Ok(())
 }
 
-/// Restores of a cluster that was deleted and created again: one that waited goes with its cluster, and one that
-/// a backup of the objects brings back, with its status, does nothing.
+/// Restores of a cluster that was deleted and created again: one that waited goes with its cluster, and one
+/// that a backup of the objects brings back, with its status, does nothing.
 fn of_a_former_cluster(place: &mut Simulated) -> Result<()> {
     place.nodes.archives("again", Some(up_to_date()));
     let first = place.cluster("again", &archive())?["metadata"]["uid"].clone();

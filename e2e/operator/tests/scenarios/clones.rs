@@ -1,5 +1,5 @@
-//! The archive as an origin: of a clone by the plugin at a time, and of the cluster itself after all its volumes
-//! are lost.
+//! The archive as an origin: of a clone by the plugin at a time, and of the cluster itself after all its
+//! volumes are lost.
 use std::{process::Command, time::Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -71,7 +71,9 @@ pub(crate) fn by_the_plugin(fixture: &Fixture) -> Result<Measurements> {
 
 /// The part of a text between two others.
 fn between<'t>(said: &'t str, from: &str, to: &str) -> Result<&'t str> {
-    let part = said.split_once(from).and_then(|(_, rest)| rest.split_once(to));
+    let part = said
+        .split_once(from)
+        .and_then(|(_, rest)| rest.split_once(to));
     let (part, _) = part.with_context(|| format!("{from:?} … {to:?} is not in {said}"))?;
     Ok(part)
 }

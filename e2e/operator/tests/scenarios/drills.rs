@@ -47,7 +47,7 @@ pub(crate) fn proven_then_damaged(fixture: &Fixture) -> Result<Measurements> {
         let said = cluster.until_condition("BackupsProven", "False", None, DRILLS)?;
         let file = damaged.rsplit('/').next().unwrap_or_default();
         ensure!(said.contains(file), "{file} is not named: {said}");
-        let told_after = harmed.elapsed();
+        let reported_after = harmed.elapsed();
         ensure!(cluster.uids()? == pods, "pods were replaced");
         let object = cluster.object()?;
         let archiving = condition(&object, "Archiving");
@@ -57,7 +57,7 @@ pub(crate) fn proven_then_damaged(fixture: &Fixture) -> Result<Measurements> {
             "index {index} proven {:.0} s after the first write ({}); {:.0} s after an object was damaged: \"{}\"",
             proven_after.as_secs_f64(),
             proven.chars().take(80).collect::<String>(),
-            told_after.as_secs_f64(),
+            reported_after.as_secs_f64(),
             text(&said.as_str().into()).chars().take(160).collect::<String>()
         );
         Ok(cluster.verify_intact(writer)?.with_note(note))

@@ -46,10 +46,10 @@ pub fn condition(view: &View<'_>) -> Option<Finding> {
 /// not each time that the text changes.
 pub fn failure(view: &View<'_>) -> Option<Finding> {
     let found = condition(view)?;
-    let tells = ["ArchiveFailing", "ArchiveBehind", "ArchiveGap"].contains(&found.1);
+    let failing = ["ArchiveFailing", "ArchiveBehind", "ArchiveGap"].contains(&found.1);
     let mut known = view.status.conditions.iter();
     let known = known.any(|one| one.type_ == ARCHIVING && one.reason == found.1);
-    (tells && !known).then_some(found)
+    (failing && !known).then_some(found)
 }
 
 fn of_leader(archive: &NodeArchive, uri: &str, every: u64) -> Finding {
