@@ -405,7 +405,13 @@ fn random_points_are_restored_exactly() -> Result<()> {
     println!("{}", history.summary());
     let end = finish(&mut cluster, &archive, begun)?;
     let reasons = versions(&archive)?;
-    ensure!(reasons.len() == 2, "bases of two versions: {reasons:?}");
+    // An optimized program has the name in instructions, too, where it is not exchanged.
+    let is_exchanged = cfg!(debug_assertions) && env::var_os(binary::OVERRIDE).is_none();
+    println!("bases of {reasons:?}");
+    ensure!(
+        reasons.len() == 2 || !is_exchanged,
+        "bases of two versions: {reasons:?}"
+    );
     check_points(&archive, &history, &notes, &end, &mut seed, points)?;
     let verified = archive.verify(true)?;
     println!("{verified:#}");
