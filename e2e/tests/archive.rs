@@ -290,3 +290,182 @@ fn wrong_configurations_are_refused_at_the_start() -> Result<()> {
     }
     Ok(())
 }
+
+/// Nothing but the archive is left of a node that was stopped: what it had applied must be there.
+#[test]
+fn a_stop_archives_the_last_entries() -> Result<()> {
+    let archive = Archive::new(&json!({"every": "10m"}))?;
+    let mut cluster = Cluster::start_with(1, &[&archive.flag()])?;
+    cluster.client(0).execute(NUMBERED_TABLE, &[])?;
+    wait::until("the first base", CATCH_UP_LIMIT, || {
+        let now = status(&mut cluster).map_err(|e| e.to_string())?;
+        match now["last_base"].is_object() {
+            true => Ok(()),
+            false => Err(now.to_string()),
+        }
+    })?;
+    for number in 0..5 {
+        let insert = format!("INSERT INTO numbered VALUES(7, {number}, 1)");
+        cluster.client(0).execute(&insert, &[])?;
+    }
+    cluster[0].stop()?;
+    archive.verify()?;
+    ensure!(archive.restored_rows()? == [(7, 0), (7, 1), (7, 2), (7, 3), (7, 4)]);
+    Ok(())
+}
+
+/// A folder that cannot be made is reported, and used as soon as it can.
+#[test]
+fn a_store_that_is_wrong_at_the_start_keeps_nobody_from_serving() -> Result<()> {
+    let archive = Archive::new(&json!({}))?;
+    fs::write(archive.store(), "not a folder")?;
+    let mut cluster = Cluster::start_with(1, &[&archive.flag()])?;
+    cluster.client(0).execute(NUMBERED_TABLE, &[])?;
+    let now = wait::until("an error to be reported", CATCH_UP_LIMIT, || {
+        let now = status(&mut cluster).map_err(|e| e.to_string())?;
+        match now["last_error"].is_string() {
+            true => Ok(now),
+            false => Err(now.to_string()),
+        }
+    })?;
+    ensure!(now["last_error"].to_string().contains("store"), "{now}");
+    cluster[0].kill()?;
+    cluster[0].start_and_ready()?;
+    cluster
+        .client(0)
+        .execute("INSERT INTO numbered VALUES(7, 1, 1)", &[])?;
+    fs::remove_file(archive.store())?;
+    await_archived(&mut cluster)?;
+    archive.verify()?;
+    ensure!(archive.restored_rows()? == [(7, 1)]);
+    Ok(())
+}
+
+/// Without `-archive` for a while, and with a log that was purged: a known gap, with points on both sides.
+#[test]
+fn a_pause_of_the_archive_is_a_gap_and_no_damage() -> Result<()> {
+    let archive = Archive::new(&json!({}))?;
+    let mut cluster = Cluster::start_with(1, &[&archive.flag()])?;
+    cluster.client(0).execute(NUMBERED_TABLE, &[])?;
+    cluster
+        .client(0)
+        .execute("INSERT INTO numbered VALUES(7, 1, 1)", &[])?;
+    let before = await_archived(&mut cluster)?["archived_index"].to_string();
+    cluster[0].stop()?;
+    let args = cluster[0].args.clone();
+    cluster[0].args.retain(|arg| !arg.starts_with("-archive"));
+    cluster[0].start_and_ready()?;
+    for number in 2..30 {
+        let insert = format!("INSERT INTO numbered VALUES(7, {number}, 1)");
+        cluster.client(0).execute(&insert, &[])?;
+    }
+    let snapshot = cluster.client(0).post("/snapshot?trailing_logs=1", "")?;
+    ensure!(snapshot.status == 200, "{}", snapshot.text());
+    cluster[0].stop()?;
+    cluster[0].args = args;
+    cluster[0].start_and_ready()?;
+    cluster
+        .client(0)
+        .execute("INSERT INTO numbered VALUES(7, 30, 1)", &[])?;
+    let after = await_archived(&mut cluster)?;
+    ensure!(after["gap"]["first"].is_u64(), "no gap: {after}");
+    archive.verify()?;
+    let listed = archive.command(&["list", "-json"])?;
+    let listed: Value = serde_json::from_slice(&listed.stdout)?;
+    ensure!(
+        listed["timelines"][0]["gaps"][0]["first"] == after["gap"]["first"],
+        "{listed}"
+    );
+    ensure!(archive.restored_rows()?.len() == 30);
+    let file = archive.root.path().join("before.sqlite");
+    let path = file.to_string_lossy().into_owned();
+    let output = archive.command(&["restore", "-to-index", &before, "-output", &path])?;
+    ensure!(output.status.success(), "{output:?}");
+    ensure!(rows(&file)? == [(7, 1)]);
+    let first = after["gap"]["first"].to_string();
+    let file = archive.root.path().join("within.sqlite");
+    let path = file.to_string_lossy().into_owned();
+    let output = archive.command(&["restore", "-to-index", &first, "-output", &path])?;
+    ensure!(!output.status.success() && !file.exists(), "{output:?}");
+    Ok(())
+}
+
+fn restore_in_place(cluster: &mut Cluster, body: &Value) -> Result<Value> {
+    let reply = cluster
+        .client(0)
+        .post("/archive/restore", &body.to_string())?;
+    ensure!(reply.status == 200, "{}", reply.text());
+    wait::until("the restore to end", CATCH_UP_LIMIT, || {
+        let now = cluster.client(0).get_json("/archive/restore");
+        let now = now.map_err(|e| e.to_string())?;
+        match now["state"] == "running" {
+            true => Err(now.to_string()),
+            false => Ok(now),
+        }
+    })
+}
+
+/// In place, although the next segment would be minutes away: what is undone is what was announced, nothing
+/// that nobody has seen, and a base follows the load.
+#[test]
+fn a_restore_in_place_says_what_it_undoes_and_undoes_nothing_unexpected() -> Result<()> {
+    let archive = Archive::new(&json!({"every": "10m"}))?;
+    let mut cluster = Cluster::start_with(1, &[&archive.flag()])?;
+    cluster.client(0).execute(NUMBERED_TABLE, &[])?;
+    let insert = |cluster: &mut Cluster, number: i64| {
+        let insert = format!("INSERT INTO numbered VALUES(7, {number}, 1)");
+        cluster.client(0).execute(&insert, &[])
+    };
+    insert(&mut cluster, 1)?;
+    let all = cluster.client(0).get_json("/status")?;
+    let point = all["store"]["fsm_index"].as_u64().unwrap_or(0);
+    insert(&mut cluster, 2)?;
+    let dry = restore_in_place(&mut cluster, &json!({"to_index": point, "dry_run": true}))?;
+    ensure!(
+        dry["state"] == "done" && dry["undone_from"] == point + 1 && dry["undone_to"].is_u64(),
+        "{dry}"
+    );
+    insert(&mut cluster, 3)?;
+    let later = restore_in_place(&mut cluster, &json!({"to_index": point, "dry_run": true}))?;
+    ensure!(
+        later["undone_to"].as_u64() > dry["undone_to"].as_u64(),
+        "{later}"
+    );
+    let cluster_id = archive.command(&["list", "-json"])?;
+    let cluster_id: Value = serde_json::from_slice(&cluster_id.stdout)?;
+    let confirm = cluster_id["timelines"][0]["cluster_id"].clone();
+    let mut body = json!({"to_index": point, "confirm": confirm, "expect_index": dry["undone_to"]});
+    let unexpected = restore_in_place(&mut cluster, &body)?;
+    ensure!(
+        unexpected["state"] == "failed"
+            && unexpected["message"].to_string().contains("expect_index"),
+        "{unexpected}"
+    );
+    body["expect_index"] = later["undone_to"].clone();
+    let done = restore_in_place(&mut cluster, &body)?;
+    ensure!(
+        done["state"] == "done"
+            && done["undone_from"] == point + 1
+            && done["undone_to"].as_u64() >= later["undone_to"].as_u64(),
+        "{done}"
+    );
+    let rows = cluster
+        .client(0)
+        .number("strong", "SELECT count(*) FROM numbered")?;
+    ensure!(rows == 1, "{rows} rows");
+    insert(&mut cluster, 4)?;
+    wait::until("a base after the load", CATCH_UP_LIMIT, || {
+        let listed = archive
+            .command(&["list", "-json"])
+            .map_err(|e| e.to_string())?;
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        match listed.contains(r#""reason": "load""#) {
+            true => Ok(()),
+            false => Err(listed),
+        }
+    })?;
+    cluster[0].stop()?;
+    archive.verify()?;
+    ensure!(archive.restored_rows()? == [(7, 1), (7, 4)]);
+    Ok(())
+}

@@ -390,6 +390,41 @@ fn a_bad_configuration_is_no_start() -> Result<()> {
     Ok(())
 }
 
+fn applied(node: &Node) -> Result<u64> {
+    let all = node.client().get_json("/status")?;
+    all["store"]["fsm_index"].as_u64().context("fsm_index")
+}
+
+/// `-delete` deletes the object of the configuration, no other, and succeeds when it is gone already.
+fn deleted_once_and_again(path: &str, config: &Path) -> Result<()> {
+    let outside = rqlited(&["backup", "-delete", "-object", "two/db.gz", "-config", path])?;
+    let text = String::from_utf8_lossy(&outside.stderr).into_owned();
+    ensure!(
+        outside.status.code() == Some(1) && text.contains("-object 'two/db.gz'"),
+        "{text}"
+    );
+    ensure!(
+        fetched_rows(config, &[])? == 2,
+        "a refused deletion deleted"
+    );
+    for existed in [true, false] {
+        let output = rqlited(&["backup", "-delete", "-config", path])?;
+        ensure!(output.status.success(), "{output:?}");
+        let report: Value = serde_json::from_slice(&output.stdout)?;
+        ensure!(
+            report["object"] == "one/db.gz"
+                && report["deleted"] == true
+                && report["existed"] == existed,
+            "{report}"
+        );
+    }
+    ensure!(
+        fetched_rows(config, &[]).is_err(),
+        "it can still be fetched"
+    );
+    Ok(())
+}
+
 #[test]
 fn one_backup_of_a_running_cluster() -> Result<()> {
     if !present(&[Kind::S3.tool()])? {
@@ -429,6 +464,16 @@ fn one_backup_of_a_running_cluster() -> Result<()> {
     let sum = report["sha256"].as_str().context("sha256")?;
     ensure!(fetched_rows(&config, &["-sha256", sum])? == 2);
     ensure!(fetched_rows(&config, &["-sha256", &"0".repeat(64)]).is_err());
+    // The index is that of an entry which the copy holds: those of the writes, and nothing that came later.
+    let index = report["index"].as_u64().context("index")?;
+    ensure!(
+        index >= 2 && index <= applied(&node)?,
+        "{report}, applied {}",
+        applied(&node)?
+    );
+    let stored = report["stored_sha256"].as_str().context("stored_sha256")?;
+    ensure!(stored.len() == 64 && stored != sum, "{report}");
+    deleted_once_and_again(&path, &config)?;
 
     node.kill()?;
     let output = rqlited(&words)?;

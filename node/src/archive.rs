@@ -11,6 +11,7 @@ mod manifest;
 mod notices;
 pub mod parent;
 mod pending;
+mod place;
 mod retention;
 mod segment;
 pub mod settings;

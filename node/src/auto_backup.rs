@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tempfile::TempPath;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::kept::name_at;
+pub(crate) use self::kept::{METADATA_FILE, name_at};
 use self::{
     decide::{Next, Seen, next, pause_after_failures},
     kept::{KeptCopy, id_key},
@@ -179,7 +179,7 @@ impl AutoBackup {
         let metadata = [(id_key(&self.settings.target), index.to_string())].into();
         let sent = upload_file(self.kept.store(), &name, &metadata, &copy, packing).await?;
         self.kept.note(&name, index, at).await.map_err(said)?;
-        Ok(sent)
+        Ok(sent.bytes)
     }
 
     async fn copy(&self, store: &Store) -> Result<TempPath, String> {
@@ -190,7 +190,7 @@ impl AutoBackup {
         let mut attempt = 1;
         loop {
             match store.backup_here(format(), Origin::default()).await {
-                Ok(path) => return Ok(path),
+                Ok(copy) => return Ok(copy.path),
                 Err(e) if attempt >= COPY_ATTEMPTS => return Err(format!("making the copy: {e}")),
                 Err(_) => {}
             }

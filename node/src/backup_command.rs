@@ -1,7 +1,8 @@
-//! `rqlited backup`: one backup of a running cluster, checked and uploaded. `rqlited fetch`: the way back
-//! into a file. Both write what they did as JSON, for scripts and jobs.
+//! `rqlited backup`: one backup of a running cluster, checked and uploaded, or (`-delete`) deleted. `rqlited
+//! fetch`: the way back into a file. All write what they did as JSON, for scripts and jobs.
 mod args;
 mod cluster;
+mod delete;
 mod fetched;
 mod report;
 
@@ -13,7 +14,8 @@ use tempfile::TempPath;
 
 use self::{
     args::{BackupArgs, FetchArgs},
-    report::{Report, finished},
+    cluster::Download,
+    report::{Report, finished, joined},
 };
 use crate::{
     auto_backup::{
@@ -31,7 +33,11 @@ pub fn backup(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
     match parsed::<BackupArgs>("rqlited backup", arguments) {
         Ok(args) => {
             let result_file = args.result_file.clone();
-            finished(run(make_backup(args)), result_file.as_deref())
+            let result_file = result_file.as_deref();
+            match args.delete {
+                true => finished(run(delete::delete(args)), result_file),
+                false => finished(run(make_backup(args)), result_file),
+            }
         }
         Err(output) => output,
     }
@@ -48,7 +54,7 @@ pub fn fetch(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
     }
 }
 
-fn run(work: impl Future<Output = Result<Report, String>>) -> Result<Report, String> {
+fn run<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -63,7 +69,7 @@ async fn make_backup(args: BackupArgs) -> Result<Report, String> {
     let at = now();
     let vacuum = config.rest.vacuum || args.vacuum;
     let copy = scratch(args.scratch_dir.as_deref())?;
-    let source = cluster::download(&args.cluster, vacuum, &copy).await?;
+    let Download { source, index } = cluster::download(&args.cluster, vacuum, &copy).await?;
     sound(&copy, &format!("the backup that {source} sent")).await?;
     let bytes = length(&copy)?;
     let said = |e: std::io::Error| format!("reading the copy: {e}");
@@ -75,7 +81,8 @@ async fn make_backup(args: BackupArgs) -> Result<Report, String> {
     let stamped = config.rest.timestamp || args.timestamp;
     let name = name_at(&name, stamped, at);
     let metadata: Metadata = [("rqlite_sha256".to_owned(), sha256.clone())].into();
-    let stored_bytes = upload_file(&store, &name, &metadata, &copy, packing).await?;
+    let sent = upload_file(&store, &name, &metadata, &copy, packing).await?;
+    let stored_bytes = sent.bytes;
     // What the store says it has is what will be fetched one day.
     let kept = store
         .head(&name)
@@ -94,8 +101,10 @@ async fn make_backup(args: BackupArgs) -> Result<Report, String> {
         target: store.place().to_owned(),
         source: Some(source),
         file: None,
+        index,
         bytes,
         stored_bytes,
+        stored_sha256: Some(sent.sha256),
         compressed: packing == Packing::Gzip,
         sha256,
         integrity: "ok".to_owned(),
@@ -136,8 +145,10 @@ async fn fetch_backup(args: FetchArgs) -> Result<Report, String> {
         target: store.place().to_owned(),
         source: None,
         file: Some(output.path().display().to_string()),
+        index: None,
         bytes,
         stored_bytes: fetched.stored_bytes,
+        stored_sha256: None,
         compressed: fetched.was_packed,
         sha256,
         integrity: "ok".to_owned(),
@@ -145,13 +156,6 @@ async fn fetch_backup(args: FetchArgs) -> Result<Report, String> {
         seconds: began.elapsed().as_secs_f64(),
         program: crate::VERSION.to_owned(),
     })
-}
-
-fn joined(folder: &str, name: &str) -> String {
-    match folder {
-        "" => name.to_owned(),
-        folder => format!("{folder}/{name}"),
-    }
 }
 
 /// An empty file that is deleted unless it is kept.

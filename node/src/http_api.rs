@@ -56,6 +56,7 @@ pub use self::{
     state::{HttpServices, HttpSettings},
 };
 pub(crate) use self::{
+    backup::RAFT_INDEX,
     metrics::{OPEN_METRICS, text as metrics_text},
     readyz::describe as describe_readiness,
 };

@@ -257,7 +257,7 @@ impl Node {
             auto_backup: self.auto_backup.clone(),
             discovery: self.discovery.clone(),
             tls: self.tls.clone(),
-            restores: restore::in_place(config, &self.store),
+            restores: restore::in_place(config, &self.store, self.archive.as_ref()),
         };
         tracing::info!(target: "http", "node HTTP API available at {}", config.http_url());
         if let Some((host, port)) = split_host_port(config.http_adv()) {
@@ -416,6 +416,7 @@ impl Node {
                 peers: self.peers.clone(),
                 local: Arc::clone(&self.local),
                 raft_dir: self.raft_dir.clone(),
+                foreign_keys: config.fk,
             };
             archive::keep(archive, parts, self.background_stop.clone());
         }
@@ -520,6 +521,9 @@ impl Node {
     /// Before the inter-node port is closed: leaves the cluster if that is configured, or transfers
     /// leadership.
     async fn leave(&self, config: &Config, consensus: &Consensus) -> anyhow::Result<()> {
+        if let Some(archive) = &self.archive {
+            archive::finish(archive, consensus).await;
+        }
         self.background_stop.cancel();
         let others = consensus
             .members()

@@ -32,6 +32,7 @@ use node_contract::{parked::ParkedPolicy, status::AutoRestoreStatus};
 use node_db::Database;
 use serde::{Deserialize, Serialize};
 
+pub use self::backup::Copy;
 pub use self::caller::Caller;
 pub use self::parts::{KEEPALIVE_INTERVAL, ReadResponse, Streamed};
 use self::{
@@ -226,6 +227,19 @@ impl Store {
                 .changed_index
                 .load(std::sync::atomic::Ordering::Acquire)
         })
+    }
+
+    /// The first entry after `after` that may have changed the database, in what was proposed here until now.
+    ///
+    /// # Errors
+    /// The log does not reach back so far, or no entry can be committed.
+    pub async fn change_after(&self, after: u64) -> Result<Option<u64>, StoreError> {
+        let consensus = self.open()?.consensus.clone();
+        // An entry without effect: what was proposed before it is applied when it is. No load has this id.
+        consensus.proposer().load_abort(rand::random()).await?;
+        let found = tokio::task::spawn_blocking(move || consensus.change_after(after)).await;
+        let found = found.map_err(|e| StoreError::Refused(e.to_string()))?;
+        found.map_err(|e| StoreError::Refused(e.to_string()))
     }
 
     /// The leader as this node knows it.

@@ -86,8 +86,15 @@ pub fn access(target: &StoreTarget, suffix: &str, purpose: &str) -> Access {
     } else {
         let volume = target.volume.clone().unwrap_or_default();
         let dir = found.claim(purpose, &volume.claim_name);
+        // A file's name is a plain one.
         let name = joined(volume.path.as_deref(), suffix);
-        ("file", json!({ "dir": dir, "name": name }))
+        match name.rsplit_once('/') {
+            Some((folder, name)) => (
+                "file",
+                json!({ "dir": format!("{dir}/{folder}"), "name": name }),
+            ),
+            None => ("file", json!({ "dir": dir, "name": name })),
+        }
     };
     found.config.insert("version".to_owned(), json!(1));
     found.config.insert("type".to_owned(), json!(kind));

@@ -191,10 +191,10 @@ pub(crate) fn first_needed(firsts: &[u64], index: u64) -> usize {
 }
 
 /// How long data of a base may wait for its document.
-const ORPHAN_SECONDS: i64 = 24 * 60 * 60;
+const ORPHAN_SECONDS: i64 = 2 * 24 * 60 * 60;
 
 /// Of objects with data of bases (last part of the name, time of writing), those that no document names and
-/// that are older than a day: left by a crash, or by the loser of a race. `bases` must be all of them.
+/// that are older than two days: left by a crash, or by the loser of a race. `bases` must be all of them.
 pub fn orphans<'a>(
     data: impl IntoIterator<Item = (&'a str, Moment)>,
     bases: &[Base],

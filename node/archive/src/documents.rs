@@ -29,6 +29,10 @@ pub struct Writer {
     pub rqlited: String,
     /// Format version in effect (`node/src/version.rs`).
     pub format_version: u16,
+    /// Whether foreign keys were enforced (`-fk`): the same entries give other results with and without.
+    /// `None` in archives from before this was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign_keys: Option<bool>,
 }
 
 /// `timeline.json`: created once, before anything else of the timeline.

@@ -7,7 +7,6 @@ pub mod base;
 pub mod decide;
 pub mod documents;
 pub mod keys;
-pub mod lineages;
 pub mod moment;
 pub mod names;
 mod objects;

@@ -187,6 +187,33 @@ pub fn wanted<'a>(firsts: &'a [u64], base: &Base, bases: &[Base], target: Target
     firsts.get(from.min(to)..to).unwrap_or_default()
 }
 
+/// Of the segments of [`wanted`], how many at the beginning end before the base, by what their successors are
+/// named: what they are like does not matter, unless [`plan`] then finds entries missing.
+pub fn before_base(wanted: &[u64], base: &Base) -> usize {
+    let next = base.index.saturating_add(1);
+    wanted
+        .partition_point(|first| *first <= next)
+        .saturating_sub(1)
+}
+
+/// Of bases that cannot be read, one that might have been chosen instead of `chosen`: it is newer, and no
+/// readable base in between shows that it is after the target.
+pub fn doubtful<'a, T>(
+    chosen: Option<&Base>,
+    readable: &[Base],
+    refused: &'a [(u64, T)],
+    target: Target,
+) -> Option<&'a T> {
+    let chosen = chosen.map(|base| base.index);
+    let later = readable.iter().map(|base| base.index);
+    let next = later.filter(|index| Some(*index) > chosen).min();
+    let found = refused.iter().find(|(index, _)| {
+        let is_after = matches!(target, Target::Index(asked) if *index > asked);
+        Some(*index) > chosen && next.is_none_or(|next| *index < next) && !is_after
+    });
+    found.map(|(_, why)| why)
+}
+
 /// A seamless sequence of segments from the base up to the target. `headers` are those of [`wanted`], in
 /// ascending order; `promised` is the manifest's last index, which proves that a segment at the end was lost.
 ///

@@ -1,16 +1,21 @@
 //! Looking at an archive through a store: which timelines, bases and segments there are, and what restores a
 //! point.
+use std::collections::BTreeMap;
+
 use futures_util::{StreamExt, TryStreamExt, stream};
+use node_contract::Lineage;
 use thiserror::Error;
 
 use crate::{
     documents::{self, Base, Document, MAX_DOCUMENT_BYTES, Manifest, Timeline},
     keys::Keys,
-    lineages::NotOne,
+    moment::Moment,
     names::{self, BadLineage, Folder, Object},
     plan::{self, Plan, Target, Unreachable},
     problem::{BadObject, Problem},
-    segment::{self, HEADER_READ_BYTES, HEADER_READ_BYTES_MAX, Header, MAX_SEGMENT_BYTES, Segment},
+    segment::{
+        self, HEADER_READ_BYTES, HEADER_READ_BYTES_MAX, Header, MAX_SEGMENT_BYTES, Segment, Start,
+    },
     store::{Listed, Store, StoreError},
 };
 
@@ -29,9 +34,6 @@ pub enum ArchiveError {
     /// A point that is not there.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
-    /// No timeline, or several.
-    #[error(transparent)]
-    Lineage(#[from] NotOne),
     /// An id that is no name.
     #[error(transparent)]
     Name(#[from] BadLineage),
@@ -46,11 +48,28 @@ pub struct Contents {
     pub data: Vec<Listed>,
     /// First indexes of segments, ascending.
     pub segments: Vec<u64>,
+    /// Their bytes, by first index.
+    pub segment_bytes: BTreeMap<u64, u64>,
     /// Bytes of all objects.
     pub bytes: u64,
+    /// When the last of them was written, by the store's clock.
+    pub newest: Moment,
     /// Objects that are none of an archive's.
     pub foreign: Vec<String>,
 }
+
+/// Documents of bases.
+#[derive(Clone, Debug, Default)]
+pub struct Bases {
+    /// Those that can be read, by index.
+    pub readable: Vec<Base>,
+    /// Index of each other one, and why it is refused.
+    pub refused: Vec<(u64, BadObject)>,
+}
+
+/// So many segments at the end are looked at: after a gap, two leaders may have divided the same entries
+/// differently, and the one that begins last need not reach furthest.
+const LAST_SEGMENTS: usize = 5;
 
 /// An archive: a store, and the keys that open it.
 pub struct Reader<'a, S: ?Sized> {
@@ -69,23 +88,30 @@ impl<S: ?Sized> Clone for Reader<'_, S> {
 impl<S: ?Sized> Copy for Reader<'_, S> {}
 
 impl<S: Store + ?Sized> Reader<'_, S> {
-    /// All timelines, by name.
+    /// The timelines of this lineage id, or all, the oldest epoch first. Folders of other names are left
+    /// alone.
     ///
     /// # Errors
     /// The store, or a document that is refused.
-    pub async fn timelines(&self) -> Result<Vec<Timeline>, ArchiveError> {
+    pub async fn timelines(
+        &self,
+        wanted: Option<&str>,
+    ) -> Result<Vec<(Folder, Timeline)>, ArchiveError> {
         let mut found = Vec::new();
         for name in self.store.folders().await? {
-            let Some((folder, _)) = Folder::parse(&name) else {
+            let is_wanted = |lineage: &Lineage| wanted.is_none_or(|id| lineage.id == id);
+            let parsed = Folder::parse(name.trim_matches('/'));
+            let Some((folder, _)) = parsed.filter(|(_, lineage)| is_wanted(lineage)) else {
                 continue;
             };
-            match self.document(&folder.timeline()).await {
-                Ok(timeline) => found.push(timeline),
+            match self.document::<Timeline>(&folder.timeline()).await {
+                Ok(timeline) => found.push((folder, timeline)),
                 // A writer that stopped before its first object.
                 Err(ArchiveError::Store(StoreError::NotFound { .. })) => {}
                 Err(e) => return Err(e),
             }
         }
+        found.sort_by_key(|(_, timeline)| timeline.lineage.epoch);
         Ok(found)
     }
 
@@ -97,10 +123,14 @@ impl<S: Store + ?Sized> Reader<'_, S> {
         let mut found = Contents::default();
         for object in self.store.list(folder.as_str()).await? {
             found.bytes += object.bytes;
+            found.newest = found.newest.max(object.modified);
             match names::parse(&object.name).map(|(_, _, object)| object) {
                 Some(Object::Base { index }) => found.bases.push(index),
                 Some(Object::BaseData { .. }) => found.data.push(object),
-                Some(Object::Segment { first }) => found.segments.push(first),
+                Some(Object::Segment { first }) => {
+                    found.segments.push(first);
+                    found.segment_bytes.insert(first, object.bytes);
+                }
                 Some(Object::Timeline | Object::Manifest) => {}
                 None => found.foreign.push(object.name),
             }
@@ -134,16 +164,20 @@ impl<S: Store + ?Sized> Reader<'_, S> {
     /// Documents of bases, in the order of `indexes`. One that retention deleted meanwhile is left out.
     ///
     /// # Errors
-    /// The store, or a document that is refused.
-    pub async fn bases(&self, folder: &Folder, indexes: &[u64]) -> Result<Vec<Base>, ArchiveError> {
+    /// The store.
+    pub async fn bases(&self, folder: &Folder, indexes: &[u64]) -> Result<Bases, ArchiveError> {
         let names: Vec<String> = indexes.iter().map(|index| folder.base(*index)).collect();
-        let mut found = Vec::new();
-        let mut read = stream::iter(&names)
-            .map(|name| self.document(name))
-            .buffered(AT_ONCE);
-        while let Some(base) = read.next().await {
+        let mut found = Bases::default();
+        let reads: Vec<_> = names
+            .iter()
+            .map(|name| self.document::<Base>(name))
+            .collect();
+        let mut read = stream::iter(reads).buffered(AT_ONCE);
+        let mut indexes = indexes.iter();
+        while let (Some(base), Some(index)) = (read.next().await, indexes.next()) {
             match base {
-                Ok(base) => found.push(base),
+                Ok(base) => found.readable.push(base),
+                Err(ArchiveError::Object(why)) => found.refused.push((*index, why)),
                 Err(ArchiveError::Store(StoreError::NotFound { .. })) => {}
                 Err(e) => return Err(e),
             }
@@ -161,11 +195,15 @@ impl<S: Store + ?Sized> Reader<'_, S> {
         firsts: &[u64],
     ) -> Result<Vec<Header>, ArchiveError> {
         let names: Vec<String> = firsts.iter().map(|first| folder.segment(*first)).collect();
-        let read = stream::iter(&names).map(|name| self.header(name));
-        read.buffered(AT_ONCE).try_collect().await
+        let reads: Vec<_> = names.iter().map(|name| self.header(name)).collect();
+        stream::iter(reads).buffered(AT_ONCE).try_collect().await
     }
 
-    async fn header(&self, name: &str) -> Result<Header, ArchiveError> {
+    /// The header of a segment.
+    ///
+    /// # Errors
+    /// The store, or a segment that is refused.
+    pub async fn header(&self, name: &str) -> Result<Header, ArchiveError> {
         // The longest header, and what encryption adds to it.
         for bytes in [HEADER_READ_BYTES, HEADER_READ_BYTES_MAX] {
             let first = self.store.get_first(name, bytes).await?;
@@ -187,18 +225,124 @@ impl<S: Store + ?Sized> Reader<'_, S> {
         Ok(Segment::decode(&name, stored, self.keys)?)
     }
 
+    /// Behind the segment that reaches furthest; `None` without segments. `firsts` are all of them,
+    /// ascending.
+    ///
+    /// # Errors
+    /// The store, or a segment at the end that is refused.
+    pub async fn end(
+        &self,
+        folder: &Folder,
+        firsts: &[u64],
+    ) -> Result<Option<Start>, ArchiveError> {
+        let mut best: Option<(u64, u64)> = None;
+        let mut refused = None;
+        for first in firsts.iter().rev().take(LAST_SEGMENTS) {
+            match self.header(&folder.segment(*first)).await {
+                Ok(header) if best.is_none_or(|(last, _)| last < header.last) => {
+                    best = Some((header.last, *first));
+                }
+                Ok(_) => {}
+                Err(ArchiveError::Object(why)) => refused = refused.or(Some(why)),
+                Err(e) => return Err(e),
+            }
+        }
+        match (best, refused) {
+            // One that is refused, before others that are sound, was left behind already.
+            (Some((_, first)), refused) if refused.is_none() || firsts.last() == Some(&first) => {
+                Ok(Some(self.segment(folder, first).await?.after()))
+            }
+            (_, Some(why)) => Err(why.into()),
+            (_, None) => Ok(None),
+        }
+    }
+
     /// What restores this point.
     ///
     /// # Errors
-    /// The store, an object that is refused, or a point that is not there.
+    /// The store, an object that is needed and refused, or a point that is not there.
     pub async fn plan(&self, folder: &Folder, target: Target) -> Result<Plan, ArchiveError> {
+        self.plan_from(folder, target, target).await
+    }
+
+    /// As [`Self::plan`], but begins with a base at or before `since`, an earlier point.
+    ///
+    /// # Errors
+    /// As [`Self::plan`].
+    pub async fn plan_from(
+        &self,
+        folder: &Folder,
+        target: Target,
+        since: Target,
+    ) -> Result<Plan, ArchiveError> {
         let contents = self.contents(folder).await?;
         let bases = self.bases(folder, &contents.bases).await?;
-        let base = plan::choose_base(folder, &bases, target)?;
-        let wanted = plan::wanted(&contents.segments, base, &bases, target);
-        let headers = self.headers(folder, wanted).await?;
+        let base = bases.choose(folder, since)?;
+        let firsts = &contents.segments;
+        let wanted = if since == target {
+            plan::wanted(firsts, base, &bases.readable, target)
+        } else {
+            let begin = plan::wanted(firsts, base, &[], Target::End);
+            let last = bases.choose(folder, target)?;
+            let end = plan::wanted(firsts, last, &bases.readable, target).last();
+            let until = begin.partition_point(|first| end.is_some_and(|end| first <= end));
+            begin.get(..until).unwrap_or_default()
+        };
+        let (before, after) = wanted.split_at(plan::before_base(wanted, base).min(wanted.len()));
+        let (mut headers, refused) = self.headers_that_may_be_bad(folder, before).await?;
+        headers.extend(self.headers(folder, after).await?);
         let manifest = self.manifest(folder).await?;
         let promised = manifest.map(|manifest| manifest.archived_index);
-        Ok(plan::plan(folder, base, &headers, promised, target)?)
+        match (
+            plan::plan(folder, base, &headers, promised, target),
+            refused,
+        ) {
+            (Err(Unreachable::Hole { .. }), Some(why)) => Err(why.into()),
+            (planned, _) => Ok(planned?),
+        }
+    }
+
+    /// Headers of segments that are probably not needed, and why the first of those is refused that are.
+    async fn headers_that_may_be_bad(
+        &self,
+        folder: &Folder,
+        firsts: &[u64],
+    ) -> Result<(Vec<Header>, Option<BadObject>), ArchiveError> {
+        let (mut headers, mut refused) = (Vec::new(), None);
+        for first in firsts {
+            match self.header(&folder.segment(*first)).await {
+                Ok(header) => headers.push(header),
+                Err(ArchiveError::Object(why)) => refused = refused.or(Some(why)),
+                // Retention was faster.
+                Err(ArchiveError::Store(StoreError::NotFound { .. })) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok((headers, refused))
+    }
+}
+
+impl Contents {
+    /// Bytes of the segments that begin after this index.
+    pub fn segment_bytes_after(&self, index: u64) -> u64 {
+        self.segment_bytes
+            .range(index.saturating_add(1)..)
+            .map(|(_, bytes)| bytes)
+            .sum()
+    }
+}
+
+impl Bases {
+    /// The newest base at or before the target.
+    ///
+    /// # Errors
+    /// None, or one that is refused and may be it.
+    pub fn choose(&self, folder: &Folder, target: Target) -> Result<&Base, ArchiveError> {
+        let chosen = plan::choose_base(folder, &self.readable, target);
+        let base = chosen.as_ref().ok().copied();
+        match plan::doubtful(base, &self.readable, &self.refused, target) {
+            Some(why) => Err(why.clone().into()),
+            None => Ok(chosen?),
+        }
     }
 }

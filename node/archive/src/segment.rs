@@ -214,10 +214,12 @@ impl Builder {
         Ok(())
     }
 
-    /// Notes a hash of the content at one of the segment's indexes; others are ignored.
+    /// Notes a hash of the content at one of the segment's indexes or before: making one takes longer than a
+    /// segment. Later ones are ignored.
     pub fn note_hash(&mut self, index: u64, hash: &str) {
-        let within = (self.start.first..self.next).contains(&index);
-        if within && self.hashes.len() < MAX_HASHES && self.hashes.iter().all(|h| h.index != index)
+        if index < self.next
+            && self.hashes.len() < MAX_HASHES
+            && self.hashes.iter().all(|h| h.index != index)
         {
             self.hashes.push(ContentHash {
                 index,

@@ -18,6 +18,10 @@ pub struct RestoreRequest {
     /// Id of the lineage of the point; needed only if it is ambiguous.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lineage: Option<String>,
+    /// Nothing may have been written after this index, such as the end that a dry run found (`undone_to`):
+    /// what nobody has seen is not undone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect_index: Option<u64>,
     /// Only find the point, and what would be undone.
     pub dry_run: bool,
     /// The cluster's id: the whole database is replaced.
@@ -45,6 +49,12 @@ pub struct RestoreState {
     /// Time of that entry, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
+    /// First index that is undone; none if nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undone_from: Option<u64>,
+    /// Last index that is undone. Before the load: as of now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undone_to: Option<u64>,
     /// Number of entries after it, which are undone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub undone_entries: Option<u64>,

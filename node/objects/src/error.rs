@@ -1,5 +1,5 @@
 //! What an object store said, in words that name the object and say what to change.
-use std::{error::Error as _, fmt};
+use std::fmt;
 
 /// Longest part of a server's answer that is shown.
 const MAX_SHOWN_CHARS: usize = 400;
@@ -141,24 +141,25 @@ fn kind_of_text(text: &str) -> Kind {
     }
 }
 
-/// The innermost causes, without the library's own wrapping, on one line.
-fn words(error: &object_store::Error) -> String {
-    let mut parts: Vec<String> = Vec::new();
+/// `head`, and each cause of `error` that says something new, on one line.
+pub fn causes(head: &str, error: &dyn std::error::Error) -> String {
+    let mut text = head.to_owned();
     let mut cause = error.source();
     while let Some(inner) = cause {
-        parts.push(inner.to_string());
+        let inner_text = inner.to_string();
+        if text.is_empty() {
+            text = inner_text;
+        } else if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
         cause = inner.source();
     }
-    // An outer text mostly ends with the inner one; what adds nothing is left out.
-    let mut text = String::new();
-    for part in parts {
-        if !text.contains(&part) {
-            if !text.is_empty() {
-                text.push_str(": ");
-            }
-            text.push_str(&part);
-        }
-    }
+    text
+}
+
+/// The innermost causes, without the library's own wrapping, on one line.
+fn words(error: &object_store::Error) -> String {
+    let mut text = causes("", error);
     if text.is_empty() {
         text = error.to_string();
     }

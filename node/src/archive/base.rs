@@ -14,7 +14,7 @@ use node_db::Pinned;
 use node_objects::{Created, Metadata};
 use tokio::sync::mpsc;
 
-use super::{chain::Failure, shared::Place};
+use super::place::{Failure, Place};
 
 /// Read of the main file at once. Pieces in memory: one here, two on their way, and the store's own.
 const PIECE_BYTES: usize = 256 << 10;

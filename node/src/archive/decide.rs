@@ -33,28 +33,6 @@ pub(super) fn is_urgent(reason: Reason) -> bool {
     matches!(reason, Reason::First | Reason::Gap)
 }
 
-/// What is known of the newest base.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LastBase {
-    /// Since it was made.
-    pub(super) age: Duration,
-    /// Bytes of segments after it, as stored.
-    pub(super) segment_bytes: u64,
-    /// By this SQLite and this rqlited.
-    pub(super) same_writer: bool,
-}
-
-/// The end of the archive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct End {
-    /// Index of the next entry to archive.
-    pub(super) next: u64,
-    /// The newest base.
-    pub(super) base: Option<LastBase>,
-    /// The next entries are nowhere to be found.
-    pub(super) is_broken: bool,
-}
-
 /// What is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Known {
@@ -62,8 +40,13 @@ pub(super) struct Known {
     pub(super) leads: bool,
     /// A follower knows how far the archive is, or has looked.
     pub(super) looked: bool,
-    /// `None` as long as it was not read from the store in this leadership.
-    pub(super) end: Option<End>,
+    /// Index of the next entry to archive; `None` as long as the end of the archive was not read from the
+    /// store in this leadership.
+    pub(super) next: Option<u64>,
+    /// A base is due, by [`node_archive::decide::base_due`].
+    pub(super) due: Option<Reason>,
+    /// Somebody waits until everything up to this index is archived.
+    pub(super) asked: u64,
     /// Index of the last applied entry.
     pub(super) applied: u64,
     /// Bytes of the entries that are not archived, roughly.
@@ -74,8 +57,6 @@ pub(super) struct Known {
     pub(super) failures: Option<(u32, Duration)>,
     /// Since a base failed that was not urgent.
     pub(super) base_failed: Option<Duration>,
-    /// Bytes of the database.
-    pub(super) database_bytes: u64,
     /// Since retention was last applied; `None` in this leadership: not yet.
     pub(super) retained: Option<Duration>,
 }
@@ -117,21 +98,21 @@ pub(super) fn decide(known: &Known, limits: &Limits) -> Step {
     if !known.leads {
         return Step::Look;
     }
-    let Some(end) = &known.end else {
+    let Some(next) = known.next else {
         return Step::Resume;
     };
-    let wanted = wanted_base(known, end, limits);
-    if let Some(reason) = wanted
+    if let Some(reason) = known.due
         && is_urgent(reason)
     {
         return Step::Base(reason);
     }
-    if known.applied >= end.next
-        && (known.pending_for >= limits.every || known.pending_bytes >= limits.segment_bytes)
-    {
+    let is_due = known.pending_for >= limits.every
+        || known.pending_bytes >= limits.segment_bytes
+        || known.asked >= next;
+    if known.applied >= next && is_due {
         return Step::Segment;
     }
-    if let Some(reason) = wanted
+    if let Some(reason) = known.due
         && known.base_failed.is_none_or(|since| since >= BASE_PAUSE)
     {
         return Step::Base(reason);
@@ -143,24 +124,6 @@ pub(super) fn decide(known: &Known, limits: &Limits) -> Step {
         return Step::Retain;
     }
     Step::Wait(TICK)
-}
-
-fn wanted_base(known: &Known, end: &End, limits: &Limits) -> Option<Reason> {
-    let Some(base) = &end.base else {
-        return Some(Reason::First);
-    };
-    let much = limits.base_bytes.max(known.database_bytes);
-    if end.is_broken {
-        Some(Reason::Gap)
-    } else if !base.same_writer {
-        Some(Reason::Version)
-    } else if base.segment_bytes >= much {
-        Some(Reason::Size)
-    } else if base.age >= limits.base_interval && base.segment_bytes > 0 {
-        Some(Reason::Interval)
-    } else {
-        None
-    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use node_archive::{
 use node_objects::Metadata;
 
 use super::{
-    chain::{Chain, Failure},
+    chain::Chain,
+    place::{Failure, Place},
     retention::Kept,
-    shared::Place,
 };
 
 pub(super) async fn write(

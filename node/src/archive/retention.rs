@@ -3,18 +3,13 @@
 use std::time::Duration;
 
 use node_archive::{
+    decide::{deletable, orphans},
     documents::Base,
     moment::Moment,
-    names::{self, Folder, Object},
+    names::Folder,
 };
 
-use super::{
-    chain::{Failure, LAST_SEGMENTS, bases, in_folder, last_index, read_base, segments_after},
-    shared::Place,
-};
-
-/// Data of a base without a document may be of one that is being made: it is deleted when it is this old.
-const ORPHAN_AGE_SECONDS: i64 = 2 * 24 * 3600;
+use super::place::{Failure, Place};
 
 /// What is there afterwards.
 #[derive(Clone, Debug)]
@@ -27,33 +22,11 @@ pub(super) struct Kept {
     pub(super) bases: u64,
     /// Number of segments.
     pub(super) segments: u64,
+    /// The first index of the last of them.
+    pub(super) last_segment: Option<u64>,
 }
 
-/// A base, as far as retention is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Dated {
-    index: u64,
-    time: Moment,
-}
-
-/// The index of the oldest base to keep: the newest one from before `horizon`, or the oldest of all.
-fn oldest_kept(bases: &[Dated], horizon: Moment) -> Option<u64> {
-    let before = bases.iter().filter(|base| base.time <= horizon);
-    let newest = before.max_by_key(|base| base.index);
-    newest
-        .or_else(|| bases.iter().min_by_key(|base| base.index))
-        .map(|base| base.index)
-}
-
-/// The first indexes of the segments that end at or before the base: those whose successor begins there.
-fn superseded(firsts: &[u64], base: u64) -> impl Iterator<Item = u64> {
-    let pairs = firsts.iter().zip(firsts.iter().skip(1));
-    pairs
-        .filter(move |(_, next)| **next <= base.saturating_add(1))
-        .map(|(first, _)| *first)
-}
-
-/// Deletes what `retention` lets go.
+/// Deletes what `retention` lets go: what [`deletable`] and [`orphans`] name.
 pub(super) async fn apply(
     place: &Place,
     folder: &Folder,
@@ -61,126 +34,137 @@ pub(super) async fn apply(
     now: Moment,
 ) -> Result<Kept, Failure> {
     let seconds = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
+    let reader = place.reader();
+    let contents = reader.contents(folder).await?;
+    // A clock that is wrong for a moment must not delete what the store's own says is young.
+    let now = now.min(contents.newest);
     let horizon = now.plus_seconds(seconds.saturating_neg());
-    let mut documents = Vec::new();
-    for index in bases(place, folder).await? {
-        documents.push(read_base(place, folder, index).await?);
-    }
-    let all: Vec<Dated> = documents
-        .iter()
-        .map(|base| Dated {
-            index: base.index,
-            time: base.time,
-        })
-        .collect();
-    let Some(oldest) = oldest_kept(&all, horizon) else {
-        return Ok(Kept {
-            deleted: 0,
-            oldest: None,
-            bases: 0,
-            segments: 0,
-        });
-    };
-    let mut deleted = 0;
+    let bases = reader.bases(folder, &contents.bases).await?;
+    let doomed = deletable(&bases.readable, &contents.segments, horizon);
+    let (old, kept): (Vec<Base>, Vec<Base>) = bases
+        .readable
+        .into_iter()
+        .partition(|base| doomed.bases.contains(&base.index));
     // Documents first: a base whose data are gone must not be offered.
-    for base in all.iter().filter(|base| base.index < oldest) {
-        place.store.delete(&folder.base(base.index)).await?;
-        deleted += 1;
-    }
-    let listed = place.store.list(in_folder(&folder.bases()), None).await?;
-    let described: Vec<u64> = listed
+    let documents = old.iter().map(|base| folder.base(base.index));
+    let data = old
         .iter()
-        .filter_map(|listed| match names::parse(&listed.name) {
-            Some((_, _, Object::Base { index })) => Some(index),
-            _ => None,
-        })
-        .collect();
-    for listed in &listed {
-        let Some((_, _, Object::BaseData { index, .. })) = names::parse(&listed.name) else {
-            continue;
-        };
-        let is_orphan = !described.contains(&index)
-            && (index < oldest
-                || now.seconds_since(Moment(listed.modified_unix_ms.saturating_mul(1000)))
-                    > ORPHAN_AGE_SECONDS);
-        if is_orphan {
-            place.store.delete(&listed.name).await?;
-            deleted += 1;
-        }
+        .map(|base| format!("{}{}", folder.bases(), base.object));
+    let segments = doomed.segments.iter().map(|first| folder.segment(*first));
+    let mut names: Vec<String> = documents.chain(data).chain(segments).collect();
+    // What belongs to a document that cannot be read is left to a person.
+    if bases.refused.is_empty() {
+        let all: Vec<Base> = old.iter().chain(&kept).cloned().collect();
+        let written = contents.data.iter().map(|listed| {
+            let name = listed.name.rsplit('/').next().unwrap_or_default();
+            (name, listed.modified)
+        });
+        let orphans = orphans(written, &all, now);
+        names.extend(
+            orphans
+                .iter()
+                .map(|name| format!("{}{name}", folder.bases())),
+        );
     }
-    let (segments, gone) = delete_segments(place, folder, oldest).await?;
-    deleted += gone;
-    documents.retain(|base| base.index >= oldest);
+    for name in &names {
+        place.store.delete(name).await?;
+    }
+    let (all, gone) = (contents.segments.len(), doomed.segments.len());
     Ok(Kept {
-        deleted,
-        bases: documents.len() as u64,
-        oldest: documents.into_iter().min_by_key(|base| base.index),
-        segments,
+        deleted: names.len() as u64,
+        bases: kept.len() as u64,
+        oldest: kept.into_iter().min_by_key(|base| base.index),
+        segments: all.saturating_sub(gone) as u64,
+        last_segment: contents.segments.last().copied(),
     })
-}
-
-/// Deletes the segments that end at or before the base; returns how many are left and how many went.
-async fn delete_segments(
-    place: &Place,
-    folder: &Folder,
-    oldest: u64,
-) -> Result<(u64, u64), Failure> {
-    let segments = segments_after(place, folder, None).await?;
-    let firsts: Vec<u64> = segments.iter().map(|(first, _)| *first).collect();
-    let mut superseded: Vec<u64> = superseded(&firsts, oldest).collect();
-    // Two leaders may have cut the same entries differently: near the base, what a segment says counts.
-    let near = superseded.split_off(superseded.len().saturating_sub(LAST_SEGMENTS));
-    for first in near {
-        if last_index(place, folder, first).await? <= oldest {
-            superseded.push(first);
-        }
-    }
-    let gone = superseded.len() as u64;
-    for first in superseded {
-        place.store.delete(&folder.segment(first)).await?;
-    }
-    Ok(((firsts.len() as u64).saturating_sub(gone), gone))
 }
 
 #[cfg(test)]
 mod tests {
+    use node_archive::documents::{self, FORMAT, Writer};
+    use node_contract::Lineage;
+    use node_objects::{Metadata, Store};
+
     use super::*;
 
-    #[test]
-    fn what_is_kept() {
-        let base = |index, time| Dated {
+    fn base(index: u64, seconds: i64) -> Base {
+        Base {
+            format: FORMAT,
+            lineage: Lineage {
+                id: "a".to_owned(),
+                epoch: 0,
+            },
             index,
-            time: Moment(time),
-        };
-        let bases = [base(10, 100), base(20, 200), base(30, 300)];
-        for (horizon, want) in [
-            (50, 10),
-            (100, 10),
-            (199, 10),
-            (200, 20),
-            (250, 20),
-            (999, 30),
-        ] {
-            assert_eq!(
-                oldest_kept(&bases, Moment(horizon)),
-                Some(want),
-                "{horizon}"
-            );
+            term: 1,
+            time: Moment(seconds * 1_000_000),
+            created_at: Moment(0),
+            bytes: 1,
+            sha256: String::new(),
+            pages: 1,
+            object: format!("{index:020}-x.db"),
+            object_bytes: 1,
+            writer: Writer {
+                sqlite: String::new(),
+                sqlite_source_id: String::new(),
+                rqlited: String::new(),
+                format_version: 1,
+                foreign_keys: None,
+            },
+            content_hash: None,
+            reason: "first".to_owned(),
         }
-        assert_eq!(oldest_kept(&[], Moment(0)), None);
     }
 
-    #[test]
-    fn segments_that_reach_past_the_base_stay() {
-        let gone = |base| superseded(&[1, 11, 21, 31], base).collect::<Vec<_>>();
-        assert_eq!(gone(9), [] as [u64; 0]);
-        assert_eq!(gone(10), [1]);
-        assert_eq!(gone(19), [1]);
-        assert_eq!(gone(20), [1, 11]);
-        assert_eq!(
-            gone(999),
-            [1, 11, 21],
-            "the last one's end is not known here"
-        );
+    async fn place(bases: &[Base], segments: &[u64]) -> (Place, Folder) {
+        let store = Store::memory().unwrap();
+        let folder = Folder::new(&base(1, 1).lineage).unwrap();
+        let none = Metadata::new();
+        for base in bases {
+            let name = folder.base(base.index);
+            let text = documents::encode(base, &name, None).unwrap();
+            store.put(&name, text.into(), &none).await.unwrap();
+            let data = format!("{}{}", folder.bases(), base.object);
+            store.put(&data, "x".into(), &none).await.unwrap();
+        }
+        for first in segments {
+            let name = folder.segment(*first);
+            store.put(&name, "x".into(), &none).await.unwrap();
+        }
+        (Place { store, keys: None }, folder)
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_and_what_cannot_be_read_is_nobodys_to_delete() {
+        let all = [base(10, 100), base(20, 200), base(30, 300)];
+        let firsts: Vec<u64> = (1..=40).collect();
+        for damaged in [false, true] {
+            let (place, folder) = place(&all, &firsts).await;
+            if damaged {
+                let name = folder.base(10);
+                let none = Metadata::new();
+                place.store.put(&name, "{".into(), &none).await.unwrap();
+            }
+            let hour = Duration::from_secs(50);
+            let now = Moment(260 * 1_000_000);
+            let kept = apply(&place, &folder, hour, now).await.unwrap();
+            assert_eq!(kept.oldest.map(|base| base.index), Some(20), "{damaged}");
+            assert_eq!((kept.bases, kept.segments), (2, 24));
+            let left = place.store.list(&folder.bases(), None).await.unwrap();
+            assert_eq!(left.len(), if damaged { 6 } else { 4 }, "{left:?}");
+            let again = apply(&place, &folder, hour, now).await.unwrap();
+            assert_eq!(again.deleted, 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clock_far_ahead_deletes_nothing() {
+        let seconds = i64::try_from(crate::clock::unix_micros() / 1_000_000).unwrap();
+        let all = [base(10, seconds - 90), base(20, seconds - 60)];
+        let (place, folder) = place(&all, &(1..=40).collect::<Vec<_>>()).await;
+        let year = Moment((seconds + 365 * 24 * 3600) * 1_000_000);
+        let kept = apply(&place, &folder, Duration::from_secs(3600), year).await;
+        let kept = kept.unwrap();
+        assert_eq!((kept.deleted, kept.bases), (0, 2));
+        assert_eq!(kept.last_segment, Some(40));
     }
 }

@@ -7,7 +7,7 @@ use node_archive::{
 };
 use node_contract::Lineage;
 
-use super::chain::Failure;
+use super::place::Failure;
 use crate::{
     command::logged::{LoggedEntry, LoggedKind},
     raft::{Consensus, storage::logged::Logged},
@@ -33,18 +33,21 @@ pub(super) struct Place {
     pub(super) lineage: Lineage,
     pub(super) writer: Writer,
     pub(super) start: Start,
+    /// A hash of the content, and at which index.
+    pub(super) hash: Option<(u64, String)>,
 }
 
 impl Place {
-    fn builder(self) -> Result<Builder, Failure> {
-        Ok(Builder::new(self.lineage, self.writer, self.start)?)
+    fn builder(&self) -> Result<Builder, Failure> {
+        let (lineage, writer) = (self.lineage.clone(), self.writer.clone());
+        Ok(Builder::new(lineage, writer, self.start.clone())?)
     }
 }
 
 /// Builds a segment of what the log holds from the start on, up to about `max_bytes`. Blocks on the disk.
 pub(super) fn from_log(
     consensus: &Consensus,
-    place: Place,
+    place: &Place,
     max_bytes: u64,
 ) -> Result<Built, Failure> {
     let mut builder = place.builder()?;
@@ -58,14 +61,14 @@ pub(super) fn from_log(
             Logged::Entries(entries) => push(&mut builder, entries)?,
         }
     }
-    seal(builder)
+    seal(builder, place)
 }
 
 /// Builds a segment of entries that another member sent.
-pub(super) fn from_entries(place: Place, entries: Vec<LoggedEntry>) -> Result<Built, Failure> {
+pub(super) fn from_entries(place: &Place, entries: Vec<LoggedEntry>) -> Result<Built, Failure> {
     let mut builder = place.builder()?;
     push(&mut builder, entries)?;
-    seal(builder)
+    seal(builder, place)
 }
 
 fn push(builder: &mut Builder, entries: Vec<LoggedEntry>) -> Result<(), Failure> {
@@ -87,7 +90,10 @@ fn push(builder: &mut Builder, entries: Vec<LoggedEntry>) -> Result<(), Failure>
     Ok(())
 }
 
-fn seal(builder: Builder) -> Result<Built, Failure> {
+fn seal(mut builder: Builder, place: &Place) -> Result<Built, Failure> {
+    if let Some((index, hash)) = &place.hash {
+        builder.note_hash(*index, hash);
+    }
     Ok(builder
         .seal()?
         .map_or(Built::Nothing, |segment| Built::Segment(Box::new(segment))))

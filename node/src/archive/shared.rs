@@ -1,27 +1,37 @@
 //! The archive as the rest of the node sees it: how far it is, what failed last, what the log keeps for it.
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use node_archive::{documents::Base, keys::Keys, moment::Moment, segment::Header};
+use node_archive::{
+    documents::{Base, Gap},
+    keys::Keys,
+    moment::Moment,
+    segment::Header,
+};
 use node_contract::{
     Lineage,
     status::{ArchiveBase, ArchiveGap, ArchiveStatus},
 };
-use node_objects::Store;
+use node_objects::Target;
 use parking_lot::Mutex;
 
-use super::settings::Settings;
+use super::{
+    place::{Failure, Place},
+    settings::Settings,
+};
 use crate::{
     clock::{rfc3339_of_micros, unix_micros},
     metrics::{Counter, Metrics},
     raft::archive_hold::ArchiveHold,
 };
 
-/// Where the archive is, and the keys that open it.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) store: Store,
-    pub(super) keys: Option<Keys>,
-}
+/// How often to look whether what somebody waits for is archived.
+const SEAL_POLL: Duration = Duration::from_millis(20);
 
 /// A handle on the archive; cheap to clone.
 #[derive(Clone, Debug)]
@@ -30,9 +40,13 @@ pub struct Archive(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     settings: Settings,
-    /// For people, without secrets.
-    target: String,
-    place: Place,
+    target: Target,
+    keys: Option<Keys>,
+    /// Opened when it is needed first: a folder that cannot be made, or a file that the target names and that
+    /// is not there, is no reason not to serve.
+    place: OnceLock<Place>,
+    /// Somebody waits until everything up to this index is archived.
+    asked: AtomicU64,
     hold: Arc<ArchiveHold>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
@@ -61,18 +75,20 @@ pub(super) struct Behind {
 }
 
 impl Archive {
-    /// An archive in `store`; nothing is read or written yet.
+    /// An archive in `target`; nothing is opened yet.
     pub fn new(
         settings: Settings,
-        store: Store,
+        target: Target,
         keys: Option<Keys>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self(Arc::new(Inner {
-            target: store.place().to_owned(),
             hold: Arc::new(ArchiveHold::new(settings.log_limit_bytes)),
             settings,
-            place: Place { store, keys },
+            target,
+            keys,
+            place: OnceLock::new(),
+            asked: AtomicU64::new(0),
             metrics,
             state: Mutex::default(),
         }))
@@ -87,8 +103,33 @@ impl Archive {
         &self.0.settings
     }
 
-    pub(super) fn place(&self) -> &Place {
-        &self.0.place
+    /// The opened store. Tried again by the next call if it cannot be opened.
+    pub(super) fn place(&self) -> Result<&Place, Failure> {
+        if let Some(place) = self.0.place.get() {
+            return Ok(place);
+        }
+        let store = self.0.target.open();
+        let store = store.map_err(|e| Failure(format!("-archive: {e}")))?;
+        let keys = self.0.keys.clone();
+        Ok(self.0.place.get_or_init(|| Place { store, keys }))
+    }
+
+    pub(super) fn asked(&self) -> u64 {
+        self.0.asked.load(Relaxed)
+    }
+
+    /// Has everything up to `index` archived now, not only after `every`. Returns how far the archive is
+    /// then, or when `limit` is over. Only the leader writes; on other nodes this waits for it.
+    pub async fn seal(&self, index: u64, limit: Duration) -> Option<u64> {
+        self.0.asked.fetch_max(index, Relaxed);
+        let hold = &self.0.hold;
+        let reached = async {
+            while hold.archived().is_none_or(|archived| archived < index) {
+                tokio::time::sleep(SEAL_POLL).await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, reached).await;
+        hold.archived()
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -143,11 +184,16 @@ impl Archive {
         });
     }
 
-    pub(super) fn note_gap(&self, first: u64, last: u64) {
+    pub(super) fn note_gap(&self, gap: Gap) {
         self.metrics().count(Counter::ArchiveGaps);
+        self.extend_gap(gap);
+    }
+
+    /// A gap that is known turned out to be this one.
+    pub(super) fn extend_gap(&self, gap: Gap) {
         self.0.state.lock().gap = Some(ArchiveGap {
-            first,
-            last,
+            first: gap.first,
+            last: gap.last,
             noticed: Some(rfc3339_of_micros(unix_micros())),
         });
     }
@@ -181,7 +227,10 @@ impl Archive {
         let known = self.0.hold.archived();
         ArchiveStatus {
             enabled: true,
-            target: Some(self.0.target.clone()),
+            target: Some(self.0.place.get().map_or_else(
+                || self.0.target.to_string(),
+                |place| place.store.place().to_owned(),
+            )),
             lineage: state.lineage.as_ref().map(|lineage| lineage.id.clone()),
             archived_index: known,
             archived_time: state.archived_time.map(|time| time.to_string()),

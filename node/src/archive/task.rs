@@ -1,14 +1,18 @@
 //! The task that keeps the archive: looks, asks `decide.rs` what to do, does it. Runs on every node; only the
 //! leader writes.
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use node_archive::{
-    decide::Reason,
+    decide::{BaseFacts, BaseRules, Reason, Resume, base_due, resume},
     documents::{Base, Gap, Writer},
     moment::Moment,
     segment::Segment,
 };
-use node_db::Database;
+use node_db::{Database, Hashing};
 use node_objects::Created;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Archive,
     base::{self, About},
-    chain::{self, Chain, Failure},
-    decide::{End, Known, LastBase, Step, TICK, decide, is_urgent},
+    chain::{self, Chain},
+    decide::{Known, Step, TICK, decide, is_urgent},
     manifest,
     notices::{Notices, ask_for_entries},
     parent,
     pending::{self, Pending, share},
+    place::Failure,
     retention::{self, Kept},
     segment::{self, Built},
 };
@@ -50,6 +55,8 @@ pub struct Parts {
     pub local: Arc<Local>,
     /// `<data>/raft`.
     pub raft_dir: PathBuf,
+    /// `-fk`.
+    pub foreign_keys: bool,
 }
 
 /// Keeps the archive until stopped.
@@ -69,6 +76,7 @@ pub async fn run(archive: Archive, parts: Parts, stop: CancellationToken) {
         searching: None,
         overview: None,
         manifest_written: None,
+        noted_hash: None,
     };
     let watched = pending::watch(task.archive.clone(), task.parts.consensus.clone());
     let kept = async { tokio::join!(task.keep(), watched) };
@@ -95,6 +103,8 @@ struct Task {
     /// What retention last found.
     overview: Option<Kept>,
     manifest_written: Option<Instant>,
+    /// Index of the last hash of the content that is in a segment.
+    noted_hash: Option<u64>,
 }
 
 fn now() -> Moment {
@@ -155,19 +165,46 @@ impl Task {
         let behind = self.pending.look(consensus, self.next_index());
         let log = consensus.log();
         let held = share(log.range(), log.facts().disk_bytes, behind.entries);
-        let (pages, page_bytes) = self.parts.db.pages();
         Known {
             leads,
             looked: self.looked || self.archive.hold().archived().is_some(),
-            end: self.chain.as_ref().map(end),
+            next: self
+                .chain
+                .as_ref()
+                .map(|chain| chain.start.as_ref().map_or(0, |start| start.first)),
+            due: self
+                .chain
+                .as_ref()
+                .and_then(|chain| self.due(chain, applied)),
+            asked: self.archive.asked(),
             applied,
             pending_bytes: held,
             pending_for: behind.waited,
             failures: self.failures.map(|(count, at)| (count, at.elapsed())),
             base_failed: self.base_failed.map(|at| at.elapsed()),
-            database_bytes: u64::from(pages) * u64::from(page_bytes),
             retained: self.retained.map(|at| at.elapsed()),
         }
+    }
+
+    fn due(&self, chain: &Chain, applied: u64) -> Option<Reason> {
+        let limits = &self.archive.settings().limits;
+        let (pages, page_bytes) = self.parts.db.pages();
+        let progress = self.parts.consensus.progress();
+        let facts = BaseFacts {
+            newest: chain.base.as_ref(),
+            needed: chain.is_broken,
+            applied,
+            now: now(),
+            bytes_since: chain.segment_bytes,
+            database_bytes: u64::from(pages) * u64::from(page_bytes),
+            writer: &self.writer(),
+            replaced_at: Some(progress.load_index.load(Ordering::Acquire)),
+        };
+        let rules = BaseRules {
+            interval_seconds: i64::try_from(limits.base_interval.as_secs()).unwrap_or(i64::MAX),
+            bytes: limits.base_bytes,
+        };
+        base_due(&facts, rules)
     }
 
     fn next_index(&self) -> Option<u64> {
@@ -182,19 +219,20 @@ impl Task {
         match step {
             Step::Wait(_) => Ok(()),
             Step::Look => {
-                let chain = chain::read(self.archive.place(), &cluster.lineage).await?;
+                let chain = chain::read(self.archive.place()?, &cluster.lineage).await?;
                 self.looked = true;
                 self.note_chain(&chain);
                 Ok(())
             }
             Step::Resume => {
+                let place = self.archive.place()?;
                 if !self.proven {
-                    self.archive.place().store.prove_create_once().await?;
+                    place.store.prove_create_once().await?;
                     self.proven = true;
                 }
                 let parent = parent::of(&self.parts.raft_dir, &cluster.lineage);
-                chain::create_timeline(self.archive.place(), cluster, parent, now()).await?;
-                let chain = chain::read(self.archive.place(), &cluster.lineage).await?;
+                chain::create_timeline(place, cluster, parent, now()).await?;
+                let chain = chain::read(place, &cluster.lineage).await?;
                 self.note_chain(&chain);
                 self.chain = Some(chain);
                 self.notify(cluster).await;
@@ -241,11 +279,12 @@ impl Task {
         let max_bytes = self.archive.settings().limits.segment_bytes;
         let consensus = self.parts.consensus.clone();
         let from_log = place.clone();
-        let building =
-            tokio::task::spawn_blocking(move || segment::from_log(&consensus, from_log, max_bytes));
+        let building = tokio::task::spawn_blocking(move || {
+            segment::from_log(&consensus, &from_log, max_bytes)
+        });
         let built = match building.await.map_err(|e| Failure(e.to_string()))?? {
             Built::Purged(first) => match self.search(&place, first, cluster).await? {
-                Some(entries) => segment::from_entries(place, entries)?,
+                Some(entries) => segment::from_entries(&place, entries)?,
                 None => return Ok(()),
             },
             built => built,
@@ -277,7 +316,18 @@ impl Task {
             lineage: cluster.lineage.clone(),
             writer: self.writer(),
             start,
+            hash: self.known_hash(),
         })
+    }
+
+    /// The last hash of the content that the cluster asked for and this node made, unless a segment has it.
+    fn known_hash(&self) -> Option<(u64, String)> {
+        match self.parts.db.hashing() {
+            Some((position, Hashing::Done(hash))) if self.noted_hash < Some(position.index) => {
+                Some((position.index, hash.to_string()))
+            }
+            _ => None,
+        }
     }
 
     fn writer(&self) -> Writer {
@@ -286,6 +336,7 @@ impl Task {
             sqlite_source_id: node_db::sqlite_source_id().to_owned(),
             rqlited: crate::VERSION.to_owned(),
             format_version: self.parts.local.format_version(),
+            foreign_keys: Some(self.parts.foreign_keys),
         }
     }
 
@@ -293,17 +344,28 @@ impl Task {
         let Some(chain) = &mut self.chain else {
             return Ok(());
         };
-        let place = self.archive.place();
-        let name = chain.folder.segment(segment.header().first);
+        let place = self.archive.place()?;
+        let first = segment.header().first;
+        let name = chain.folder.segment(first);
         let bytes = segment.encode(&name, place.keys.as_ref())?;
         let size = bytes.len() as u64;
         let (segment, own) = match place.store.create(&name, bytes).await? {
             Created::Yes => (segment, Some(size)),
             // Another leader was faster, or the answer to an earlier attempt was lost.
-            Created::No => (chain::winner(place, &name).await?, None),
+            Created::No => match chain::winner(place, &chain.folder, first).await? {
+                Ok(segment) => (segment, None),
+                Err(why) => {
+                    chain.is_broken = true;
+                    return Err(Failure(format!(
+                        "{why}; a new base is made and the archive goes on behind it"
+                    )));
+                }
+            },
         };
         chain.start = Some(segment.after());
         chain.segment_bytes += size;
+        let hashes = segment.header().hashes.iter();
+        self.noted_hash = hashes.map(|hash| hash.index).max().max(self.noted_hash);
         self.archive.note_segment(segment.header(), own);
         Ok(())
     }
@@ -332,28 +394,28 @@ impl Task {
             Ok(_) | Err(_) => {}
         }
         self.searching = None;
-        if let Some(chain) = &mut self.chain
-            && let Some(base) = &chain.base
-            && base.index + 1 > next
-            && base.index + 1 >= first
-        {
-            self.archive.note_gap(next, base.index);
-            chain.start = Some(chain::after(base));
+        let Some(chain) = &mut self.chain else {
             return Ok(None);
-        }
+        };
+        let gap = match resume(Some(&place.start), chain.base.as_ref(), first) {
+            Resume::At(start) => {
+                let last = start.first.saturating_sub(1);
+                chain.start = Some(start);
+                Gap { first: next, last }
+            }
+            Resume::NeedsBase { .. } => {
+                chain.is_broken = true;
+                let last = first.saturating_sub(1);
+                Gap { first: next, last }
+            }
+        };
         tracing::error!(
             target: "archive",
-            "the entries {next} to {} were purged from the log before they were archived: no moment between them can be restored. A new base is made",
-            first.saturating_sub(1)
+            "the entries {} to {} were purged from the log before they were archived: no moment between them can be restored. A base begins behind them",
+            gap.first, gap.last
         );
-        self.archive.note_gap(next, first.saturating_sub(1));
-        if let Some(chain) = &mut self.chain {
-            chain.gaps.push(Gap {
-                first: next,
-                last: first.saturating_sub(1),
-            });
-            chain.is_broken = true;
-        }
+        self.archive.note_gap(gap);
+        chain.gaps.push(gap);
         Ok(None)
     }
 
@@ -400,7 +462,7 @@ impl Task {
                 time,
                 now: now(),
             };
-            Some(base::make(self.archive.place(), pinned, about).await?)
+            Some(base::make(self.archive.place()?, pinned, about).await?)
         } else {
             None
         };
@@ -410,6 +472,7 @@ impl Task {
     /// Goes on with a new base, or (`None`) with the old one, because nothing was written since.
     async fn adopt(&mut self, base: Option<Base>, cluster: &Cluster) -> Result<(), Failure> {
         self.base_failed = None;
+        let writer = self.writer();
         let Some(chain) = &mut self.chain else {
             return Ok(());
         };
@@ -421,6 +484,14 @@ impl Task {
             metrics.add(Counter::ArchiveBaseBytes, base.object_bytes);
             let after = chain::after(&base);
             let continues = chain.start.is_some() && !chain.is_broken;
+            let next = chain.start.as_ref().map(|start| start.first);
+            if let (true, Some(gap)) = (chain.is_broken, chain.gaps.last_mut())
+                && Some(gap.first) == next
+            {
+                // Nothing up to the base is in a segment; the base itself can be restored.
+                gap.last = gap.last.max(base.index);
+                self.archive.extend_gap(*gap);
+            }
             if !continues {
                 chain.start = Some(after);
             }
@@ -428,12 +499,7 @@ impl Task {
         } else if let Some(base) = &mut chain.base {
             // It holds everything, so it is as good as a new one.
             base.created_at = now();
-            base.writer = Writer {
-                sqlite: node_db::sqlite_version().to_owned(),
-                sqlite_source_id: node_db::sqlite_source_id().to_owned(),
-                rqlited: crate::VERSION.to_owned(),
-                format_version: base.writer.format_version,
-            };
+            base.writer = writer;
             if chain.is_broken {
                 chain.start = Some(chain::after(base));
             }
@@ -486,12 +552,24 @@ impl Task {
             return Ok(());
         };
         let retention = self.archive.settings().retention;
-        let place = self.archive.place();
+        let place = self.archive.place()?;
         let kept = retention::apply(place, &chain.folder, retention, now()).await?;
         if kept.deleted > 0 {
             tracing::info!(target: "archive", "deleted {} objects that are older than {} hours", kept.deleted, retention.as_secs() / 3600);
         }
         self.retained = Some(Instant::now());
+        let written = chain
+            .start
+            .as_ref()
+            .and_then(|start| start.previous.as_ref());
+        if let Some(written) = written.filter(|written| kept.last_segment < Some(written.first)) {
+            let name = chain.folder.segment(written.first);
+            // What the store then shows counts; the log may still hold what is missing.
+            self.chain = None;
+            return Err(Failure(format!(
+                "{name}: the store accepted it, and does not have it: what follows is read from the store again"
+            )));
+        }
         self.overview = Some(kept);
         self.write_manifest(cluster).await
     }
@@ -502,21 +580,6 @@ impl Task {
             return Ok(());
         };
         self.manifest_written = Some(Instant::now());
-        manifest::write(self.archive.place(), chain, kept, &cluster.id, now()).await
-    }
-}
-
-fn end(chain: &Chain) -> End {
-    End {
-        next: chain.start.as_ref().map_or(0, |start| start.first),
-        base: chain.base.as_ref().map(|base| LastBase {
-            age: Duration::from_secs(
-                u64::try_from(now().seconds_since(base.created_at)).unwrap_or(0),
-            ),
-            segment_bytes: chain.segment_bytes,
-            same_writer: base.writer.rqlited == crate::VERSION
-                && base.writer.sqlite_source_id == node_db::sqlite_source_id(),
-        }),
-        is_broken: chain.is_broken,
+        manifest::write(self.archive.place()?, chain, kept, &cluster.id, now()).await
     }
 }

@@ -9,7 +9,7 @@ use super::settings::AutoBackupSettings;
 use crate::clock::compact_utc;
 
 /// Beside the files of a folder.
-const METADATA_FILE: &str = "METADATA.json";
+pub(crate) const METADATA_FILE: &str = "METADATA.json";
 const MAX_METADATA_BYTES: u64 = 64 << 10;
 
 /// Name of the id in an object's metadata.

@@ -18,7 +18,16 @@ pub enum Packing {
     Gzip,
 }
 
-/// Uploads a file, whole or not at all; returns the bytes that were sent.
+/// What was sent of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Length of the object.
+    pub bytes: u64,
+    /// SHA-256 of the object, in hex.
+    pub sha256: String,
+}
+
+/// Uploads a file, whole or not at all; returns what was sent.
 ///
 /// # Errors
 /// The file cannot be read, or the store did not take it.
@@ -28,7 +37,7 @@ pub async fn upload_file(
     metadata: &Metadata,
     path: &Path,
     packing: Packing,
-) -> Result<u64, String> {
+) -> Result<Sent, String> {
     let mut file = File::open(path).await.map_err(|e| e.to_string())?;
     let bytes = file.metadata().await.map_err(|e| e.to_string())?.len();
     let said = |e: ObjectError| e.to_string();
@@ -37,7 +46,10 @@ pub async fn upload_file(
         .await
         .map_err(said)?;
     match send(&mut file, &mut writer, packing).await {
-        Ok(()) => writer.finish().await.map_err(said),
+        Ok(sha256) => {
+            let bytes = writer.finish().await.map_err(said)?;
+            Ok(Sent { bytes, sha256 })
+        }
         Err(why) => {
             writer.abort().await;
             Err(why)
@@ -45,7 +57,9 @@ pub async fn upload_file(
     }
 }
 
-async fn send(file: &mut File, writer: &mut Writer, packing: Packing) -> Result<(), String> {
+/// Returns the SHA-256 of what was sent.
+async fn send(file: &mut File, writer: &mut Writer, packing: Packing) -> Result<String, String> {
+    let mut sum = Sha256::new();
     let mut gzip = match packing {
         Packing::None => None,
         Packing::Gzip => Some(GzEncoder::new(Vec::new(), Compression::default())),
@@ -58,8 +72,9 @@ async fn send(file: &mut File, writer: &mut Writer, packing: Packing) -> Result<
         chunk.truncate(read);
         let Some(mut encoder) = gzip.take() else {
             if read == 0 {
-                return Ok(());
+                return Ok(hex(&sum.finalize()));
             }
+            sum.update(&chunk);
             writer.write(&chunk).await.map_err(|e| e.to_string())?;
             continue;
         };
@@ -72,10 +87,11 @@ async fn send(file: &mut File, writer: &mut Writer, packing: Packing) -> Result<
             Ok((packed, Some(encoder)))
         });
         let (packed, encoder) = packed.await.map_err(|e| e.to_string())?.map_err(failed)?;
+        sum.update(&packed);
         writer.write(&packed).await.map_err(|e| e.to_string())?;
         match encoder {
             Some(encoder) => gzip = Some(encoder),
-            None => return Ok(()),
+            None => return Ok(hex(&sum.finalize())),
         }
     }
 }

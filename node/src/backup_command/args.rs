@@ -8,7 +8,7 @@ use node_contract::duration::parse_nanos;
 #[derive(Debug, Parser)]
 #[command(
     name = "rqlited backup",
-    about = "Makes one backup of a running cluster: fetches it over HTTP, checks it (integrity_check), uploads it, and prints what was done as JSON.",
+    about = "Makes one backup of a running cluster: fetches it over HTTP, checks it (integrity_check), uploads it, and prints what was done as JSON. With -delete: deletes one.",
     after_help = "The configuration is that of -auto-backup; its interval is not used. A password comes from a file, never from an argument.\n\nExit codes: 0 done; 1 failed; 2 wrong command line."
 )]
 pub(super) struct BackupArgs {
@@ -17,6 +17,13 @@ pub(super) struct BackupArgs {
     pub(super) config: PathBuf,
     #[command(flatten)]
     pub(super) cluster: ClusterArgs,
+    /// Delete the configured object, and what was written beside it, instead of making a backup. One that is
+    /// not there is deleted already.
+    #[arg(long, conflicts_with_all = ["urls", "vacuum", "no_compress", "timestamp", "scratch_dir"])]
+    pub(super) delete: bool,
+    /// With -delete: this object of the configured folder instead of the configured one.
+    #[arg(long, requires = "delete")]
+    pub(super) object: Option<String>,
     /// Vacuum the copy.
     #[arg(long)]
     pub(super) vacuum: bool,
@@ -39,7 +46,7 @@ pub(super) struct BackupArgs {
 pub(super) struct ClusterArgs {
     /// URL of a node, such as https://host:4001; may be given several times, and the first that serves is
     /// used.
-    #[arg(long = "url", required = true)]
+    #[arg(long = "url", required_unless_present = "delete")]
     pub(super) urls: Vec<String>,
     /// User with the permission `backup`.
     #[arg(long, requires = "password_file")]
@@ -122,6 +129,9 @@ mod tests {
             "-config a.json -url u -user x",
             "-config a.json -url u -timeout 5",
             "-config a.json -url u -password secret",
+            "-config a.json -url u -delete",
+            "-config a.json -url u -object x",
+            "-delete",
         ] {
             assert_eq!(backup(wrong).unwrap_err().exit_code, 2, "{wrong}");
         }

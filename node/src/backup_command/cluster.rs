@@ -8,6 +8,7 @@ use tokio::{fs::File, io::AsyncWriteExt as _};
 use super::args::ClusterArgs;
 use crate::{
     causes::causes,
+    http_api::RAFT_INDEX,
     tls::{
         Trusted,
         pem::{self, Source},
@@ -21,12 +22,21 @@ const MAX_SHOWN_CHARS: usize = 300;
 const ROUNDS: u32 = 3;
 const ROUND_PAUSE: Duration = Duration::from_secs(1);
 
-/// Writes a backup to a file; returns the URL of the node that sent it.
+/// What a node sent.
+#[derive(Debug)]
+pub(super) struct Download {
+    /// Its URL.
+    pub(super) source: String,
+    /// Index of an entry that the backup holds, with all before it.
+    pub(super) index: Option<u64>,
+}
+
+/// Writes a backup to a file.
 pub(super) async fn download(
     args: &ClusterArgs,
     vacuum: bool,
     to: &Path,
-) -> Result<String, String> {
+) -> Result<Download, String> {
     let client = client(args)?;
     let login = login(args)?;
     let mut failures = Vec::new();
@@ -39,7 +49,10 @@ pub(super) async fn download(
             let attempt = from(&client, url, login.as_ref(), vacuum, to);
             let limited = tokio::time::timeout(args.timeout, attempt).await;
             match limited {
-                Ok(Ok(())) => return Ok(url.clone()),
+                Ok(Ok(index)) => {
+                    let source = url.clone();
+                    return Ok(Download { source, index });
+                }
                 Ok(Err(Refused { why, lasting: true })) => return Err(format!("{url}: {why}")),
                 Ok(Err(Refused { why, .. })) => failures.push(format!("{url}: {why}")),
                 Err(_) => failures.push(format!(
@@ -73,7 +86,7 @@ async fn from(
     login: Option<&(String, String)>,
     vacuum: bool,
     to: &Path,
-) -> Result<(), Refused> {
+) -> Result<Option<u64>, Refused> {
     let mut url = address(url).map_err(|why| Refused { why, lasting: true })?;
     // A follower passes the backup on from the leader.
     url.set_query(Some(if vacuum { "vacuum" } else { "fmt=delete" }));
@@ -99,7 +112,9 @@ async fn from(
             lasting: denied,
         });
     }
-    save(response, to).await
+    let index = response.headers().get(RAFT_INDEX);
+    let index = index.and_then(|index| index.to_str().ok()?.parse().ok());
+    save(response, to).await.map(|()| index)
 }
 
 async fn save(mut response: Response, to: &Path) -> Result<(), Refused> {

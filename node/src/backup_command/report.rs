@@ -18,10 +18,17 @@ pub(super) struct Report {
     /// The file that was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) file: Option<String>,
+    /// Raft index of an entry that the backup holds, with all before it. `None` if the node that sent it does
+    /// not say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) index: Option<u64>,
     /// Length of the database file.
     pub(super) bytes: u64,
     /// Length of the object.
     pub(super) stored_bytes: u64,
+    /// Of the object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stored_sha256: Option<String>,
     pub(super) compressed: bool,
     /// Of the database file.
     pub(super) sha256: String,
@@ -34,14 +41,42 @@ pub(super) struct Report {
     pub(super) program: String,
 }
 
+/// The result of a deletion.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Deleted {
+    /// The object's whole name.
+    pub(super) object: String,
+    /// The store.
+    pub(super) target: String,
+    /// It is not there any more.
+    pub(super) deleted: bool,
+    /// It was there.
+    pub(super) existed: bool,
+    /// What was deleted beside it.
+    pub(super) beside: Vec<String>,
+    /// RFC 3339.
+    pub(super) started: String,
+    pub(super) seconds: f64,
+    /// Version of this program.
+    pub(super) program: String,
+}
+
 #[derive(Serialize)]
 struct Failed<'a> {
     error: &'a str,
 }
 
+/// An object's whole name.
+pub(super) fn joined(folder: &str, name: &str) -> String {
+    match folder {
+        "" => name.to_owned(),
+        folder => format!("{folder}/{name}"),
+    }
+}
+
 /// The output, which is also written to the result file: `{"error": …}` after a failure.
 pub(super) fn finished(
-    result: Result<Report, String>,
+    result: Result<impl Serialize, String>,
     result_file: Option<&Path>,
 ) -> CommandOutput {
     let json = match &result {

@@ -8,7 +8,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use flate2::{Compression, write::GzEncoder};
 use futures_util::stream;
-use hyper::header::{CONTENT_LENGTH, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use node_api::{BackupFormat as Format, QueryParams};
 use node_db::BackupFormat;
 use tempfile::TempPath;
@@ -21,11 +21,13 @@ use super::{
     reply::{ReplyBody, Response},
     state::HttpState,
 };
-use crate::metrics::Counter;
+use crate::{metrics::Counter, store::Copy};
 
 /// Bytes that are read and compressed at a time: so many that the switch to a blocking thread does not
 /// matter.
 const CHUNK_BYTES: usize = 256 << 10;
+/// Index of an entry that the copy holds, with all before it; it may hold some more.
+pub(crate) const RAFT_INDEX: HeaderName = HeaderName::from_static("x-rqlite-raft-index");
 
 pub(super) async fn handle(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
     let params = &call.params;
@@ -40,7 +42,7 @@ pub(super) async fn handle(state: &Arc<HttpState>, call: &Call) -> Result<Respon
         return Ok(elsewhere);
     }
     let remote = !params.noleader && !state.store.is_leader();
-    let path = state
+    let Copy { path, index } = state
         .store
         .backup(format, params.noleader, &call.caller())
         .await
@@ -72,6 +74,11 @@ pub(super) async fn handle(state: &Arc<HttpState>, call: &Call) -> Result<Respon
     };
     let chunks = ReplyBody::Chunks(Box::pin(stream::unfold(source, Source::next)));
     let mut response = state.replies.content(content_type, chunks);
+    if let Some(index) = index {
+        response
+            .headers_mut()
+            .insert(RAFT_INDEX, HeaderValue::from(index));
+    }
     if let Some(length) = length {
         response
             .headers_mut()

@@ -17,7 +17,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{io::AsyncWriteExt, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt},
+    time::timeout,
+};
 
 use super::{
     messages::{PeerRequest, PeerResponse},
@@ -35,6 +38,8 @@ use crate::{
 const POOL_SIZE: usize = 8;
 /// How long to wait, after sending an upload has failed, for a response that explains the failure.
 const LATE_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long to wait for the index behind a backup.
+const INDEX_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How far a call got. It is read when the call's time is over.
 #[derive(Debug, Default)]
@@ -205,7 +210,8 @@ impl Peers {
         }
     }
 
-    /// Downloads a backup into the file `to`. The connection is not reused.
+    /// Downloads a backup into the file `to`; returns an index that it holds, if the other node says one.
+    /// The connection is not reused.
     ///
     /// # Errors
     /// The other node's refusal, or a failure of the transfer. All of them are `Refused`, because a backup
@@ -216,7 +222,7 @@ impl Peers {
         request: &PeerRequest,
         to: &Path,
         limit: Duration,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<u64>, StoreError> {
         let refused = |e: &dyn std::fmt::Display| StoreError::Refused(e.to_string());
         let (mut connection, _) = self
             .connect(address, limit)
@@ -234,7 +240,12 @@ impl Peers {
         copy_exactly(&mut connection.reader, &mut file, len?)
             .await
             .map_err(|e| refused(&e))?;
-        file.flush().await.map_err(|e| refused(&e))
+        file.flush().await.map_err(|e| refused(&e))?;
+        // An older node closes the connection after the file.
+        let mut index = [0; 8];
+        let said = connection.reader.read_exact(&mut index);
+        let said = timeout(INDEX_TIMEOUT, said).await;
+        Ok(matches!(said, Ok(Ok(_))).then(|| u64::from_be_bytes(index)))
     }
 
     /// Sends the file `from` as an upload and waits for its result.

@@ -18,6 +18,7 @@ use crate::{
         wire::Connection,
     },
     metrics::Counter,
+    store::Copy,
     store_types::{Credentials, StoreError},
 };
 
@@ -130,15 +131,19 @@ async fn decline_load(
 
 async fn send_backup(
     connection: &mut Connection,
-    path: Result<tempfile::TempPath, StoreError>,
+    copy: Result<Copy, StoreError>,
 ) -> io::Result<()> {
-    let path = match path {
-        Ok(path) => path,
+    let copy = match copy {
+        Ok(copy) => copy,
         Err(e) => return connection.send(&PeerResponse::Backup(Err(e))).await,
     };
-    let mut file = tokio::fs::File::open(&path).await?;
+    let mut file = tokio::fs::File::open(&copy.path).await?;
     let len = file.metadata().await?.len();
     connection.send(&PeerResponse::Backup(Ok(len))).await?;
     copy_exactly(&mut file, &mut connection.writer, len).await?;
+    // Which index it holds. Older nodes have closed the connection by then, or ignore it.
+    if let Some(index) = copy.index {
+        connection.writer.write_all(&index.to_be_bytes()).await?;
+    }
     connection.writer.flush().await
 }

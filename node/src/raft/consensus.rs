@@ -157,6 +157,14 @@ impl Consensus {
         self.log.logged(from, self.applied_index(), max_bytes)
     }
 
+    /// The first applied entry after `after` that may have changed the database. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The log does not reach back so far, or the disk's.
+    pub fn change_after(&self, after: u64) -> io::Result<Option<u64>> {
+        self.log.change_after(after, self.applied_index())
+    }
+
     /// Packs and proposes commands.
     pub fn proposer(&self) -> &Proposer {
         &self.proposer

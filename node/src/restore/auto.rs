@@ -320,7 +320,7 @@ pub async fn carry_out(
                 return Ok(End::Dropped);
             }
             Step::Load => match store.load_restored(file).await {
-                Ok(index) => {
+                Ok((_, index)) => {
                     tracing::info!(target: "store", "auto-restore: the database was loaded at index {index}");
                     return Ok(End::Loaded(index));
                 }

@@ -26,16 +26,29 @@ fn described(candidate: &Candidate) -> String {
     )
 }
 
+/// There is no timeline of this id: what there is instead.
+pub fn none_of(id: &str, there: &[TimelineAt]) -> Refusal {
+    let known = there.iter().map(|at| {
+        let (lineage, cluster) = (&at.lineage, &at.timeline.cluster_id);
+        format!(
+            "  {} (epoch {}, cluster {cluster})",
+            lineage.id, lineage.epoch
+        )
+    });
+    let known: Vec<_> = known.collect();
+    match known.is_empty() {
+        true => "there is no archive below this prefix: check bucket, prefix and path".into(),
+        false => format!("there is no lineage {id}; there are:\n{}", known.join("\n")),
+    }
+}
+
 /// The timeline that holds the target. Several timelines of one cluster follow each other in time; but their
 /// indexes overlap, and clusters that share a prefix have nothing in common, so there a person must choose.
+/// Whoever names a lineage passes that one only.
 ///
 /// # Errors
 /// None, or several: then the text lists them.
-pub fn choose(
-    candidates: &[Candidate],
-    lineage: Option<&str>,
-    target: Target,
-) -> Result<usize, Refusal> {
+pub fn choose(candidates: &[Candidate], target: Target) -> Result<usize, Refusal> {
     if candidates.is_empty() {
         return Err("there is no archive below this prefix: check bucket, prefix and path".into());
     }
@@ -43,10 +56,6 @@ pub fn choose(
         let lines = candidates.iter().map(described);
         lines.collect::<Vec<_>>().join("\n")
     };
-    if let Some(id) = lineage {
-        let found = candidates.iter().position(|c| c.at.lineage.id == id);
-        return found.ok_or_else(|| format!("there is no lineage {id}; there are:\n{}", list()));
-    }
     if candidates.len() == 1 {
         return Ok(0);
     }
@@ -147,77 +156,60 @@ mod tests {
     fn the_timeline_is_found_or_a_person_is_asked() {
         let a = candidate("a", 0, "c", 10);
         let b = candidate("b", 1, "c", 20);
+        let (a_at, b_at) = (a.at.clone(), b.at.clone());
         let twin = candidate("twin", 1, "c", 20);
         let other = candidate("other", 0, "d", 10);
         let time = |t| Target::Time(Moment(t));
-        for (name, there, lineage, target, want) in [
-            ("nothing", vec![], None, Target::End, Err("check bucket")),
-            ("one", vec![a.clone()], None, Target::Index(7), Ok(0)),
-            ("one, named", vec![a.clone()], Some("a"), Target::End, Ok(0)),
-            (
-                "unknown",
-                vec![a.clone()],
-                Some("x"),
-                Target::End,
-                Err("no lineage x"),
-            ),
-            ("end", vec![a.clone(), b.clone()], None, Target::End, Ok(1)),
+        for (name, there, target, want) in [
+            ("nothing", vec![], Target::End, Err("check bucket")),
+            ("one", vec![a.clone()], Target::Index(7), Ok(0)),
+            ("end", vec![a.clone(), b.clone()], Target::End, Ok(1)),
             (
                 "time of the first",
                 vec![a.clone(), b.clone()],
-                None,
                 time(19),
                 Ok(0),
             ),
             (
                 "time of the second",
                 vec![a.clone(), b.clone()],
-                None,
                 time(20),
                 Ok(1),
             ),
             (
                 "before both",
                 vec![a.clone(), b.clone()],
-                None,
                 time(9),
                 Err("before all"),
             ),
             (
                 "index",
                 vec![a.clone(), b.clone()],
-                None,
                 Target::Index(7),
                 Err("-lineage"),
             ),
             (
-                "index, named",
-                vec![a.clone(), b.clone()],
-                Some("b"),
-                Target::Index(7),
-                Ok(1),
-            ),
-            (
                 "twins",
                 vec![b.clone(), twin],
-                None,
                 Target::End,
                 Err("same epoch"),
             ),
             (
                 "two clusters",
                 vec![a, other],
-                None,
                 Target::End,
                 Err("several clusters"),
             ),
         ] {
-            let got = choose(&there, lineage, target);
+            let got = choose(&there, target);
             match (got, want) {
                 (Ok(got), Ok(want)) => assert_eq!(got, want, "{name}"),
                 (Err(got), Err(want)) => assert!(got.contains(want), "{name}: {got}"),
                 (got, want) => panic!("{name}: {got:?}, not {want:?}"),
             }
         }
+        let there = [a_at, b_at];
+        assert!(none_of("x", &there).contains("no lineage x; there are:\n  a (epoch 0"));
+        assert!(none_of("x", &[]).contains("check bucket"));
     }
 }

@@ -5,7 +5,7 @@
 //! way, and the archive's chain goes on: the entry before the load's last one is the state that was replaced,
 //! and may be restored again.
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,7 +24,7 @@ use super::{
     run::{self, Planned, Wish},
     source::{Source, read_keys},
 };
-use crate::store::Store;
+use crate::{archive::Archive, store::Store};
 
 /// How long the archive may take to hold what was committed when the restore began.
 const ARCHIVE_LIMIT: Duration = Duration::from_secs(60);
@@ -61,6 +61,8 @@ struct Inner {
 pub struct Settings {
     /// `-archive`.
     pub archive: Option<PathBuf>,
+    /// The archive that this node keeps.
+    pub kept: Option<Archive>,
     /// `-archive-key-file`.
     pub key_file: Option<PathBuf>,
     /// `-fk`.
@@ -185,8 +187,10 @@ impl InPlace {
                 target,
                 allow_other_sqlite: false,
                 foreign_keys: self.0.settings.foreign_keys,
+                insists_on_foreign_keys: false,
             },
             dry_run: request.dry_run,
+            expect_index: request.expect_index,
         };
         let running = tokio::spawn(job.run(cancel));
         if request.dry_run {
@@ -205,6 +209,7 @@ struct Job {
     archive: PathBuf,
     wish: Wish,
     dry_run: bool,
+    expect_index: Option<u64>,
 }
 
 impl Job {
@@ -252,6 +257,10 @@ impl Job {
             .map_err(|e| e.to_string())?;
         let source = Source::new(opened, read_keys(settings.key_file.as_deref())?);
         let head = store.meta().commit_index;
+        if let Some(kept) = &settings.kept {
+            // What is committed is archived now, however long the next segment would have waited.
+            kept.seal(head, ARCHIVE_LIMIT).await;
+        }
         let end = self.archived(&source, head).await?;
         let planned = run::plan(&source, &self.wish).await?;
         let point = run::point(&source, &planned).await?;
@@ -260,6 +269,7 @@ impl Job {
         if self.dry_run {
             return Ok(format!("{point} can be restored; nothing was changed"));
         }
+        self.expected(store).await?;
         let path = store.scratch().map_err(|e| e.to_string())?;
         std::fs::remove_file(&path).map_err(|e| e.to_string())?;
         let order = Order {
@@ -279,18 +289,40 @@ impl Job {
             state.percent = Some(80);
             state.message = "loading through the log".into();
         });
-        let at = store.load_restored(&path).await;
-        let at = at.map_err(|e| format!("the restored database was not loaded: {e}"))?;
+        let (first, at) = self.load(store, &path).await?;
+        let safety = at.saturating_sub(1);
+        let undone = self.undone(point, first.saturating_sub(1));
         self.restores.note(|state| {
             state.restored_at_index = Some(at);
-            state.safety_index = Some(at.saturating_sub(1));
-            // Clients wrote on until the load: these entries are undone, too.
-            state.undone_entries = Some(at.saturating_sub(1).saturating_sub(point.index));
+            state.safety_index = Some(safety);
         });
         Ok(format!(
-            "restored {point} at index {at}; everything up to index {} is in the archive and can be restored in the same way",
-            at.saturating_sub(1)
+            "restored {point} at index {at}; {undone}. Everything up to index {safety} is in the archive and can be restored in the same way"
         ))
+    }
+
+    /// Loads the result through the log. Writes are refused meanwhile, rather than acknowledged and undone.
+    async fn load(&self, store: &Store, path: &Path) -> Result<(u64, u64), String> {
+        let _fence = Fence::begin(store)?;
+        self.expected(store).await?;
+        let loaded = store.load_restored(path).await;
+        loaded.map_err(|e| format!("the restored database was not loaded: {e}"))
+    }
+
+    /// Whether nothing was written that the caller did not expect.
+    async fn expected(&self, store: &Store) -> Result<(), String> {
+        let Some(expected) = self.expect_index else {
+            return Ok(());
+        };
+        match store.change_after(expected).await {
+            Ok(None) => Ok(()),
+            Ok(Some(index)) => Err(format!(
+                "entry {index} was written after {expected} (expect_index), and would be undone: nothing was changed. Look again with \"dry_run\":true"
+            )),
+            Err(why) => Err(format!(
+                "whether something was written after {expected} (expect_index) is not known: {why}; nothing was changed"
+            )),
+        }
     }
 
     /// Waits until the archive holds the entry `head`. Returns its end.
@@ -305,8 +337,8 @@ impl Job {
         let own = own.ok_or_else(|| "there is no cluster".to_owned())?;
         let folder = node_archive::names::Folder::new(&own).map_err(|e| e.to_string())?;
         loop {
-            let newest = source.segments(&folder).await?.pop();
-            let newest = source.headers(&folder, newest.as_slice()).await?.pop();
+            let contents = source.contents(&folder).await?;
+            let newest = source.newest(&folder, &contents.segments).await?;
             let end = newest.map(|header| Point {
                 index: header.last,
                 time: header.last_time,
@@ -325,12 +357,27 @@ impl Job {
         }
     }
 
+    /// Notes which entries are undone if `last` is the last one before the load.
+    fn undone(&self, point: Point, last: u64) -> String {
+        let from = point.index.saturating_add(1);
+        let entries = last.saturating_sub(point.index);
+        self.restores.note(|state| {
+            state.undone_entries = Some(entries);
+            state.undone_from = (entries > 0).then_some(from);
+            state.undone_to = (entries > 0).then_some(last);
+        });
+        match entries {
+            0 => "nothing was written after it".to_owned(),
+            _ => format!("the {entries} entries from index {from} to {last} were undone"),
+        }
+    }
+
     fn announce(&self, planned: &Planned, point: Point, end: Point) {
+        self.undone(point, end.index);
         self.restores.note(|state| {
             state.lineage = Some(planned.lineage.id.clone());
             state.index = Some(point.index);
             state.time = Some(point.time.to_string());
-            state.undone_entries = Some(end.index.saturating_sub(point.index));
             let seconds = end.time.seconds_since(point.time);
             state.undone_seconds = Some(u64::try_from(seconds).unwrap_or(0));
             state.percent = Some(0);
@@ -346,6 +393,25 @@ impl Job {
             self.restores
                 .note(|state| state.percent = Some(percent.min(70)));
         }
+    }
+}
+
+/// While it exists, this node refuses writes with a status that clients may repeat after.
+struct Fence<'a>(&'a Store);
+
+impl<'a> Fence<'a> {
+    fn begin(store: &'a Store) -> Result<Self, String> {
+        if store.is_restoring() {
+            return Err("another restore is loading".into());
+        }
+        store.set_restoring(true);
+        Ok(Self(store))
+    }
+}
+
+impl Drop for Fence<'_> {
+    fn drop(&mut self) {
+        self.0.set_restoring(false);
     }
 }
 

@@ -6,7 +6,7 @@ use node_archive::{
     documents::Writer,
     moment::Moment,
     names::Folder,
-    plan::{self, Plan, Point, Sequence, Target},
+    plan::{Plan, Point, Sequence, Target},
     record::{Kind, Record},
 };
 use node_contract::Lineage;
@@ -14,7 +14,7 @@ use node_db::{ContentHash, Position};
 use serde::Serialize;
 
 use super::{
-    choose::{Candidate, choose},
+    choose::{Candidate, choose, none_of},
     replay::{Replay, Restored},
     source::{Refusal, Source},
 };
@@ -31,8 +31,10 @@ pub struct Wish {
     pub target: Target,
     /// Replay entries that another SQLite applied.
     pub allow_other_sqlite: bool,
-    /// The cluster enforced foreign keys (`-fk`), where the archive does not say so.
+    /// The cluster enforced foreign keys (`-fk`). Counts where the archive does not say it.
     pub foreign_keys: bool,
+    /// A person said so of this archive: if the archive says otherwise, one of both is wrong.
+    pub insists_on_foreign_keys: bool,
 }
 
 /// A timeline and the objects that restore a point of it.
@@ -108,32 +110,20 @@ pub async fn plan(source: &Source, wish: &Wish) -> Result<Planned, Refusal> {
 /// # Errors
 /// As [`plan()`].
 pub async fn plan_from(source: &Source, wish: &Wish, since: Target) -> Result<Planned, Refusal> {
+    let wanted = wish.lineage.as_deref();
     let mut candidates = Vec::new();
-    for at in source.timelines().await? {
-        let bases = source.bases(&at.folder).await?;
+    for at in source.timelines(wanted).await? {
+        let contents = source.contents(&at.folder).await?;
+        let bases = source.bases(&at.folder, &contents.bases).await?.readable;
         candidates.push(Candidate { at, bases });
     }
-    let chosen = choose(&candidates, wish.lineage.as_deref(), wish.target)?;
-    let Candidate { at, bases } = candidates.swap_remove(chosen);
-    let base = plan::choose_base(&at.folder, &bases, since).map_err(|e| e.to_string())?;
-    let firsts = source.segments(&at.folder).await?;
-    let wanted = if since == wish.target {
-        plan::wanted(&firsts, base, &bases, wish.target)
-    } else {
-        let begin = plan::wanted(&firsts, base, &[], Target::End);
-        let last = plan::choose_base(&at.folder, &bases, wish.target).map_err(|e| e.to_string())?;
-        let end = plan::wanted(&firsts, last, &bases, wish.target)
-            .last()
-            .copied();
-        let until = begin.partition_point(|first| end.is_some_and(|end| *first <= end));
-        begin.get(..until).unwrap_or_default()
-    };
-    let headers = source.headers(&at.folder, wanted).await?;
-    let manifest = source.manifest(&at.folder).await?;
-    let promised = manifest.map(|manifest| manifest.archived_index);
-    let plan = plan::plan(&at.folder, base, &headers, promised, wish.target);
+    if let Some(id) = wanted.filter(|_| candidates.is_empty()) {
+        return Err(none_of(id, &source.timelines(None).await?));
+    }
+    let chosen = choose(&candidates, wish.target)?;
+    let Candidate { at, .. } = candidates.swap_remove(chosen);
     Ok(Planned {
-        plan: plan.map_err(|e| e.to_string())?,
+        plan: source.plan(&at.folder, wish.target, since).await?,
         folder: at.folder,
         cluster_id: at.timeline.cluster_id,
         lineage: at.lineage,
@@ -183,7 +173,7 @@ async fn check_sqlite(source: &Source, planned: &Planned, wish: &Wish) -> Result
         None => Ok(()),
         Some(header) => {
             // A damaged header says anything: only that of a whole segment is believed.
-            source.segment(&folder.segment(header.first)).await?;
+            source.segment(folder, header.first).await?;
             Err(format!(
                 "{}: entries {} to {} were applied by SQLite {} ({}) of rqlited {}, and this rqlited has SQLite {}: replayed here, they \
              may give another result. Use that rqlited, restore a point that a later base holds, or accept it with -allow-other-sqlite",
@@ -197,6 +187,42 @@ async fn check_sqlite(source: &Source, planned: &Planned, wish: &Wish) -> Result
             ))
         }
     }
+}
+
+/// Whether foreign keys were enforced when the entries of a plan were applied: as the archive says, which
+/// older ones do not. Decided for the whole replay, because a database is opened with or without.
+///
+/// # Errors
+/// The entries were applied in both ways, or otherwise than a person says.
+pub fn foreign_keys(folder: &Folder, plan: &Plan, wish: &Wish) -> Result<bool, Refusal> {
+    let known = plan.segments.iter();
+    let known = known.filter_map(|header| Some((header, header.writer.foreign_keys?)));
+    let mut known = known.peekable();
+    let Some((first, enforced)) = known.peek().copied() else {
+        return Ok(wish.foreign_keys);
+    };
+    let word = |enforced| if enforced { "with" } else { "without" };
+    if let Some((other, _)) = known.find(|(_, found)| *found != enforced) {
+        return Err(format!(
+            "{}: entries {} to {} were applied {} foreign keys enforced (-fk), but those of {} {}: no replay can do both. Restore a point \
+             before entry {}, or one that a base after it holds",
+            folder.segment(other.first),
+            other.first,
+            other.last,
+            word(!enforced),
+            folder.segment(first.first),
+            word(enforced),
+            other.first
+        ));
+    }
+    if wish.insists_on_foreign_keys && wish.foreign_keys != enforced {
+        return Err(format!(
+            "{}: its entries were applied {} foreign keys enforced, as the archive says: leave -fk away, the replay does the same by itself",
+            folder.segment(first.first),
+            word(enforced)
+        ));
+    }
+    Ok(enforced)
 }
 
 /// Follows a plan, one entry after the other.
@@ -226,7 +252,7 @@ impl<'a> Walk<'a> {
         check_sqlite(source, planned, wish).await?;
         check_room(plan, dir)?;
         let hashes = known_hashes(plan)?;
-        let replay = Replay::begin(dir, wish.foreign_keys);
+        let replay = Replay::begin(dir, foreign_keys(folder, plan, wish)?);
         let mut replay = replay.map_err(|e| e.to_string())?;
         let path = replay.base_path();
         let failed = |e: std::io::Error| format!("{}: {e}", path.display());
@@ -284,7 +310,7 @@ impl<'a> Walk<'a> {
         let mut sequence = Sequence::after(&plan.base);
         for header in &plan.segments {
             let name = folder.segment(header.first);
-            let segment = self.source.segment(&name).await?;
+            let segment = self.source.segment(folder, header.first).await?;
             sequence
                 .follow(&name, &segment)
                 .map_err(|e| e.to_string())?;
@@ -359,7 +385,7 @@ pub async fn read(
     let mut sequence = Sequence::after(&plan.base);
     for header in &plan.segments {
         let name = folder.segment(header.first);
-        let segment = source.segment(&name).await?;
+        let segment = source.segment(folder, header.first).await?;
         sequence
             .follow(&name, &segment)
             .map_err(|e| e.to_string())?;
@@ -385,7 +411,7 @@ pub async fn point(source: &Source, planned: &Planned) -> Result<Point, Refusal>
     };
     // The last segment may begin after the target; then the one before it ends at or before the target.
     for header in plan.segments.iter().rev().take(2).rev() {
-        let segment = source.segment(&folder.segment(header.first)).await?;
+        let segment = source.segment(folder, header.first).await?;
         for record in segment.records().map_err(|e| e.to_string())? {
             let record = record.map_err(|e| e.to_string())?;
             if plan.includes(&record) {

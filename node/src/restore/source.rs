@@ -1,28 +1,25 @@
 //! Reading an archive: its timelines, bases, segments and manifests, each checked by `node-archive`.
 use std::path::Path;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use node_archive::{
     base::Decoder,
-    documents::{self, Base, Document, MAX_DOCUMENT_BYTES, Manifest, Timeline},
+    documents::{Base, Manifest, Timeline},
     keys::Keys,
-    names::{Folder, Object, parse},
-    segment::{self, HEADER_READ_BYTES, Header, MAX_SEGMENT_BYTES, Segment},
+    names::Folder,
+    plan::{Plan, Target},
+    reader::{ArchiveError, Bases, Contents, Reader},
+    segment::{Header, Segment},
+    verify::{Report, verify},
 };
 use node_contract::Lineage;
-use node_objects::{Kind, ObjectError, Store};
+use node_objects::{ObjectError, Store};
 
 use crate::archive::settings;
-
-/// Headers read at the same time: each is one small request.
-const HEADERS_AT_ONCE: usize = 16;
-/// Longest header that is looked for.
-const MAX_HEADER_BYTES: u64 = 512 << 10;
 
 /// Why something cannot be restored; for a person, and it names the object.
 pub type Refusal = String;
 
-/// An archive that is read.
+/// An archive that is read: [`Reader`] with texts for people, and the data of bases.
 #[derive(Debug)]
 pub struct Source {
     store: Store,
@@ -51,73 +48,42 @@ impl Source {
         self.store.place()
     }
 
-    /// All timelines, the oldest epoch first. Folders of other names are left alone.
+    fn reader(&self) -> Reader<'_, Store> {
+        Reader {
+            store: &self.store,
+            keys: self.keys.as_ref(),
+        }
+    }
+
+    /// The timelines of this lineage id, or all, the oldest epoch first. Folders of other names are left
+    /// alone.
     ///
     /// # Errors
     /// The store's, or a timeline that is no such document.
-    pub async fn timelines(&self) -> Result<Vec<TimelineAt>, Refusal> {
-        let folders = self.store.folders("").await.map_err(text)?;
-        let mut found = Vec::new();
-        for name in folders {
-            let Some((folder, lineage)) = Folder::parse(name.trim_matches('/')) else {
-                continue;
-            };
-            // Without this document nothing of the folder was finished.
-            if let Some(timeline) = self.document::<Timeline>(&folder.timeline()).await? {
-                found.push(TimelineAt {
-                    folder,
-                    lineage,
-                    timeline,
-                });
-            }
-        }
-        found.sort_by_key(|at| at.lineage.epoch);
-        Ok(found)
+    pub async fn timelines(&self, wanted: Option<&str>) -> Result<Vec<TimelineAt>, Refusal> {
+        let found = self.reader().timelines(wanted).await.map_err(said)?;
+        let found = found.into_iter().map(|(folder, timeline)| TimelineAt {
+            folder,
+            lineage: timeline.lineage.clone(),
+            timeline,
+        });
+        Ok(found.collect())
     }
 
-    async fn document<D: Document>(&self, name: &str) -> Result<Option<D>, Refusal> {
-        match self.store.get(name, MAX_DOCUMENT_BYTES).await {
-            Ok(stored) => documents::decode(name, &stored, self.keys.as_ref())
-                .map(Some)
-                .map_err(|e| e.to_string()),
-            Err(e) if e.kind == Kind::NotFound => Ok(None),
-            Err(e) => Err(text(e)),
-        }
+    /// What a timeline's folder holds.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn contents(&self, folder: &Folder) -> Result<Contents, Refusal> {
+        self.reader().contents(folder).await.map_err(said)
     }
 
     /// The bases of a timeline in the order of their indexes.
     ///
     /// # Errors
-    /// The store's, or an object that is no base.
-    pub async fn bases(&self, folder: &Folder) -> Result<Vec<Base>, Refusal> {
-        let prefix = folder.bases();
-        let listed = self.store.list(prefix.trim_end_matches('/'), None);
-        let mut bases = Vec::new();
-        for entry in listed.await.map_err(text)? {
-            if let Some((_, _, Object::Base { .. })) = parse(&entry.name) {
-                // Deleted between both requests, by retention: it is not there.
-                bases.extend(self.document::<Base>(&entry.name).await?);
-            }
-        }
-        bases.sort_by_key(|base| base.index);
-        Ok(bases)
-    }
-
-    /// First indexes of a timeline's segments, in order.
-    ///
-    /// # Errors
     /// The store's.
-    pub async fn segments(&self, folder: &Folder) -> Result<Vec<u64>, Refusal> {
-        let prefix = folder.segments();
-        let listed = self.store.list(prefix.trim_end_matches('/'), None);
-        let listed = listed.await.map_err(text)?;
-        let firsts = listed.iter().filter_map(|entry| match parse(&entry.name)? {
-            (_, _, Object::Segment { first }) => Some(first),
-            _ => None,
-        });
-        let mut firsts: Vec<u64> = firsts.collect();
-        firsts.sort_unstable();
-        Ok(firsts)
+    pub async fn bases(&self, folder: &Folder, indexes: &[u64]) -> Result<Bases, Refusal> {
+        self.reader().bases(folder, indexes).await.map_err(said)
     }
 
     /// The timeline's manifest, if there is one.
@@ -125,47 +91,47 @@ impl Source {
     /// # Errors
     /// The store's, or an object that is no manifest.
     pub async fn manifest(&self, folder: &Folder) -> Result<Option<Manifest>, Refusal> {
-        self.document(&folder.manifest()).await
+        self.reader().manifest(folder).await.map_err(said)
     }
 
-    /// The headers of these segments, in the same order.
+    /// The header of the newest of these segments.
     ///
     /// # Errors
     /// The store's, or an object that is no segment.
-    pub async fn headers(&self, folder: &Folder, firsts: &[u64]) -> Result<Vec<Header>, Refusal> {
-        let names: Vec<String> = firsts.iter().map(|first| folder.segment(*first)).collect();
-        stream::iter(names.into_iter().map(|name| self.header(name)))
-            .buffered(HEADERS_AT_ONCE)
-            .try_collect()
-            .await
-    }
-
-    async fn header(&self, name: String) -> Result<Header, Refusal> {
-        let mut bytes = HEADER_READ_BYTES;
-        loop {
-            let start = self.store.get_range(&name, 0, bytes).await.map_err(text)?;
-            let header = segment::header(&name, &start, self.keys.as_ref());
-            if let Some(header) = header.map_err(|e| e.to_string())? {
-                return Ok(header);
-            }
-            if bytes >= MAX_HEADER_BYTES || (start.len() as u64) < bytes {
-                return Err(format!("{name}: is truncated: its header has no end"));
-            }
-            bytes = bytes.saturating_mul(8);
-        }
+    pub async fn newest(&self, folder: &Folder, firsts: &[u64]) -> Result<Option<Header>, Refusal> {
+        let newest = firsts.last().copied();
+        let headers = self.reader().headers(folder, newest.as_slice()).await;
+        Ok(headers.map_err(said)?.pop())
     }
 
     /// A whole segment.
     ///
     /// # Errors
     /// The store's, or an object that is no segment.
-    pub async fn segment(&self, name: &str) -> Result<Segment, Refusal> {
-        let stored = self
-            .store
-            .get(name, MAX_SEGMENT_BYTES)
-            .await
-            .map_err(text)?;
-        Segment::decode(name, stored, self.keys.as_ref()).map_err(|e| e.to_string())
+    pub async fn segment(&self, folder: &Folder, first: u64) -> Result<Segment, Refusal> {
+        self.reader().segment(folder, first).await.map_err(said)
+    }
+
+    /// What restores a point, beginning with a base at or before `since`.
+    ///
+    /// # Errors
+    /// The store's, an object that is refused, or a point that is not there.
+    pub async fn plan(
+        &self,
+        folder: &Folder,
+        target: Target,
+        since: Target,
+    ) -> Result<Plan, Refusal> {
+        let planned = self.reader().plan_from(folder, target, since).await;
+        planned.map_err(said)
+    }
+
+    /// Reads everything of a timeline and says what is wrong with it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn verify(&self, folder: &Folder) -> Result<Report, Refusal> {
+        verify(self.reader(), folder).await.map_err(said)
     }
 
     /// Passes a base's database file to `sink`, piece by piece. Only when this returns without an error was
@@ -188,6 +154,10 @@ impl Source {
         }
         decoder.finish(sink).map_err(|e| e.to_string())
     }
+}
+
+fn said(error: ArchiveError) -> Refusal {
+    error.to_string()
 }
 
 fn text(error: ObjectError) -> Refusal {

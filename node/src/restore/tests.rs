@@ -6,6 +6,7 @@ use node_archive::{
     documents::{self, Base, FORMAT, Timeline, Writer},
     moment::Moment,
     names::Folder,
+    plan::{Plan, Point, Target},
     record::{Kind, Record},
     segment::{Builder, Start},
 };
@@ -13,7 +14,10 @@ use node_contract::Lineage;
 use node_db::{Entry, Position, ReplyTo, Request, Rules, Stamp, Work, hash_file};
 use node_values::Statement;
 
-use super::command;
+use super::{
+    command,
+    run::{Wish, foreign_keys},
+};
 use crate::command::{Command, Encoded};
 
 const LINEAGE: &str = "aa";
@@ -279,5 +283,110 @@ async fn damaged_and_missing_objects_are_named_and_nothing_is_left() {
             name.to_string_lossy().starts_with(".rqlited")
         });
         assert_eq!(scratch.count(), 0);
+    }
+}
+
+/// A plan of segments, two entries each, by what their writers enforced.
+fn plan_of(enforced: &[Option<bool>]) -> (Folder, Plan) {
+    let lineage = Lineage {
+        id: LINEAGE.into(),
+        epoch: 0,
+    };
+    let mut start = Start {
+        first: 2,
+        previous: None,
+        not_before: Moment(0),
+        term: 1,
+    };
+    let mut segments = Vec::new();
+    for foreign_keys in enforced {
+        let writer = Writer {
+            foreign_keys: *foreign_keys,
+            ..writer()
+        };
+        let mut builder = Builder::new(lineage.clone(), writer, start.clone()).unwrap();
+        for index in start.first..start.first + 2 {
+            let record = Record {
+                index,
+                term: 1,
+                kind: Kind::Blank,
+                time: Moment(0),
+                content: bytes::Bytes::new(),
+            };
+            builder.push(record).unwrap();
+        }
+        let segment = builder.seal().unwrap().unwrap();
+        segments.push(segment.header().clone());
+        start = segment.after();
+    }
+    let base = serde_json::json!({
+        "format": 1, "lineage": { "id": LINEAGE, "epoch": 0 }, "index": 1, "term": 1,
+        "time": Moment(0), "created_at": Moment(0), "bytes": 1, "sha256": "", "pages": 1,
+        "object": "", "object_bytes": 1, "writer": writer(), "reason": "first",
+    });
+    let plan = Plan {
+        base: serde_json::from_value(base).unwrap(),
+        segments,
+        target: Target::End,
+        end: Point {
+            index: start.first - 1,
+            time: Moment(0),
+        },
+    };
+    (Folder::new(&lineage).unwrap(), plan)
+}
+
+#[test]
+fn foreign_keys_are_enforced_as_the_archive_says() {
+    const YES: Option<bool> = Some(true);
+    const NO: Option<bool> = Some(false);
+    for (name, segments, given, insists, want) in [
+        ("only a base", &[][..], true, true, Ok(true)),
+        ("an old archive", &[None, None][..], true, true, Ok(true)),
+        (
+            "an old archive without",
+            &[None][..],
+            false,
+            false,
+            Ok(false),
+        ),
+        ("recorded", &[YES, YES][..], false, false, Ok(true)),
+        ("recorded as not", &[NO][..], true, false, Ok(false)),
+        (
+            "recorded since an upgrade",
+            &[None, YES][..],
+            false,
+            false,
+            Ok(true),
+        ),
+        ("said again", &[YES][..], true, true, Ok(true)),
+        ("contradicted", &[NO][..], true, true, Err("leave -fk away")),
+        ("changed", &[YES, NO][..], true, true, Err("before entry 4")),
+        (
+            "changed back",
+            &[NO, YES][..],
+            false,
+            false,
+            Err("no replay can do both"),
+        ),
+    ] {
+        let (folder, plan) = plan_of(segments);
+        let wish = Wish {
+            lineage: None,
+            target: Target::End,
+            allow_other_sqlite: false,
+            foreign_keys: given,
+            insists_on_foreign_keys: insists,
+        };
+        match (foreign_keys(&folder, &plan, &wish), want) {
+            (Ok(got), Ok(want)) => assert_eq!(got, want, "{name}"),
+            (Err(why), Err(part)) => {
+                assert!(
+                    why.contains(part) && why.contains("/segments/"),
+                    "{name}: {why}"
+                );
+            }
+            other => panic!("{name}: {other:?}"),
+        }
     }
 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::settings::SCRATCH_DIR;
 use crate::{
+    archive::Archive,
     config::Config,
     raft::Consensus,
     restore::{
@@ -122,9 +123,10 @@ fn ended(store: &Store, state: &str, message: &str) {
 }
 
 /// Restores in place, from the archive that this node keeps.
-pub(super) fn in_place(config: &Config, store: &Store) -> InPlace {
+pub(super) fn in_place(config: &Config, store: &Store, kept: Option<&Archive>) -> InPlace {
     let settings = Settings {
         archive: config.archive.clone(),
+        kept: kept.cloned(),
         key_file: config.archive_key_file.clone(),
         foreign_keys: config.fk,
         scratch: config.data_dir.join(SCRATCH_DIR),

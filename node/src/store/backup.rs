@@ -5,9 +5,19 @@ use tempfile::TempPath;
 use super::{Caller, Store};
 use crate::{internode::messages::PeerRequest, metrics::Counter, store_types::StoreError};
 
+/// A backup in a temporary file, which is deleted when this is dropped.
+#[derive(Debug)]
+pub struct Copy {
+    /// The file.
+    pub path: TempPath,
+    /// Index of an entry that it holds, with all before it: the last one that was applied when the copy was
+    /// begun. `None` from a leader of an older version.
+    pub index: Option<u64>,
+}
+
 impl Store {
-    /// Writes a backup to a temporary file; the caller streams it, and dropping the path deletes it. Made by
-    /// the leader unless `local`.
+    /// Writes a backup to a temporary file, from which the caller streams it. Made by the leader unless
+    /// `local`.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -16,7 +26,7 @@ impl Store {
         format: BackupFormat,
         local: bool,
         caller: &Caller,
-    ) -> Result<TempPath, StoreError> {
+    ) -> Result<Copy, StoreError> {
         let opened = self.open()?;
         if local || opened.consensus.leads() {
             return self.backup_here(format, caller.origin()).await;
@@ -29,11 +39,12 @@ impl Store {
             format,
             credentials: caller.credentials.clone(),
         };
-        self.0
+        let index = self
+            .0
             .peers
             .fetch_backup(&address, &request, &path, caller.timeout)
             .await?;
-        Ok(path)
+        Ok(Copy { path, index })
     }
 
     /// A backup of this node's own database. Dropping the future ends it.
@@ -44,8 +55,10 @@ impl Store {
         &self,
         format: BackupFormat,
         origin: Origin,
-    ) -> Result<TempPath, StoreError> {
-        let db = self.open()?.db.clone();
+    ) -> Result<Copy, StoreError> {
+        let opened = self.open()?;
+        let index = opened.consensus.applied_index();
+        let db = opened.db.clone();
         let path = self.scratch()?;
         self.0.local.metrics.count(Counter::StoreNumBackups);
         let (guard, cancellation) = Cancellation::new(origin);
@@ -55,8 +68,13 @@ impl Store {
         })
         .await;
         drop(guard);
-        made.map_err(|e| StoreError::Refused(e.to_string()))?
-            .map_err(StoreError::Refused)
+        let path = made
+            .map_err(|e| StoreError::Refused(e.to_string()))?
+            .map_err(StoreError::Refused)?;
+        Ok(Copy {
+            path,
+            index: Some(index),
+        })
     }
 
     /// A name for a temporary file on the database's disk.

@@ -98,21 +98,31 @@ impl Store {
         self.load_here(self.open()?, path).await
     }
 
-    /// Loads a restored file, on the leader only; also before clients may write. Returns the index of the
-    /// entry that completed it.
+    /// Loads a restored file, on the leader only; also before clients may write. Returns the indexes of its
+    /// first and last entry.
     ///
     /// # Errors
     /// As [`Store::load`]; a load that the nodes refused is [`StoreError::Refused`].
-    pub async fn load_restored(&self, path: &Path) -> Result<u64, StoreError> {
-        let served = self.load_here(self.open()?, path).await?;
-        match (served.error, served.raft_index) {
-            (Some(error), _) => Err(StoreError::Refused(error)),
-            (None, Some(index)) => Ok(index),
-            (None, None) => Err(StoreError::Refused("the file is empty".into())),
+    pub async fn load_restored(&self, path: &Path) -> Result<(u64, u64), StoreError> {
+        let (served, first) = self.load_file(self.open()?, path).await?;
+        match (served.error, first, served.raft_index) {
+            (Some(error), ..) => Err(StoreError::Refused(error)),
+            (None, Some(first), Some(last)) => Ok((first, last)),
+            (None, ..) => Err(StoreError::Refused("the file is empty".into())),
         }
     }
 
     async fn load_here(&self, opened: &Opened, path: &Path) -> Result<Served, StoreError> {
+        let (served, _) = self.load_file(opened, path).await?;
+        Ok(served)
+    }
+
+    /// Also returns the index of its first entry.
+    async fn load_file(
+        &self,
+        opened: &Opened,
+        path: &Path,
+    ) -> Result<(Served, Option<u64>), StoreError> {
         let _alone = self.0.loading.lock().await;
         if !opened.consensus.leads() {
             return Err(StoreError::NotLeader);
@@ -120,7 +130,7 @@ impl Store {
         let io = |e: std::io::Error| StoreError::Refused(format!("reading the upload: {e}"));
         let total_bytes = tokio::fs::metadata(path).await.map_err(io)?.len();
         if total_bytes == 0 {
-            return Ok(self.served(Outcome::default(), None));
+            return Ok((self.served(Outcome::default(), None), None));
         }
         let content = match check(path).await? {
             LoadContent::Script if self.0.local.format_version() >= 2 => {
@@ -141,12 +151,12 @@ impl Store {
             unfinished.finished();
         }
         self.0.local.metrics.count(Counter::StoreNumLoads);
-        let mut served = result?;
+        let (mut served, first) = result?;
         if content == LoadContent::File && served.error.is_none() {
             // rqlite returns no results for a binary load.
             served.results.clear();
         }
-        Ok(served)
+        Ok((served, Some(first)))
     }
 
     async fn propose_chunks(
@@ -156,11 +166,12 @@ impl Store {
         load_id: u64,
         total_bytes: u64,
         content: LoadContent,
-    ) -> Result<Served, StoreError> {
+    ) -> Result<(Served, u64), StoreError> {
         let io = |e: std::io::Error| StoreError::Refused(format!("reading the upload: {e}"));
         let mut file = tokio::fs::File::open(path).await.map_err(io)?;
         let mut crc = crc32fast::Hasher::new();
         let mut offset = 0;
+        let mut first = None;
         loop {
             let want = usize::try_from(total_bytes - offset)
                 .unwrap_or(usize::MAX)
@@ -183,9 +194,10 @@ impl Store {
                 finish,
             };
             let committed = opened.consensus.proposer().load(chunk).await?;
+            let first = *first.get_or_insert(committed.index);
             if last {
                 let outcome = committed.outcomes.into_iter().next().unwrap_or_default();
-                return Ok(self.served(outcome, Some(committed.index)));
+                return Ok((self.served(outcome, Some(committed.index)), first));
             }
             offset = end;
         }

@@ -28,6 +28,7 @@ fn base(stored: &Stored) -> Base {
             sqlite_source_id: String::new(),
             rqlited: "0".into(),
             format_version: 1,
+            foreign_keys: None,
         },
         content_hash: None,
         reason: "first".into(),

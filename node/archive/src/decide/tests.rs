@@ -10,6 +10,7 @@ fn writer(sqlite: &str) -> Writer {
         sqlite_source_id: "s".into(),
         rqlited: "r".into(),
         format_version: 2,
+        foreign_keys: None,
     }
 }
 

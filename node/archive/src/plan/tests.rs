@@ -15,6 +15,7 @@ fn writer() -> Writer {
         sqlite_source_id: "s".into(),
         rqlited: "r".into(),
         format_version: 2,
+        foreign_keys: None,
     }
 }
 

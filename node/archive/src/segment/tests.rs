@@ -20,6 +20,7 @@ fn writer() -> Writer {
         sqlite_source_id: "2025-07-30".into(),
         rqlited: "0.1.0".into(),
         format_version: 2,
+        foreign_keys: None,
     }
 }
 
@@ -57,7 +58,7 @@ fn segment(records: impl IntoIterator<Item = Record>) -> Segment {
     }
     builder.note_hash(8, "cd");
     builder.note_hash(8, "ignored: there is one");
-    builder.note_hash(6, "ignored: not in the segment");
+    builder.note_hash(10, "ignored: after the segment");
     builder.seal().unwrap().unwrap()
 }
 

@@ -317,3 +317,50 @@ fn a_lost_end_is_noticed() {
         );
     });
 }
+
+/// What ends before the base that a restore begins with is not its business, whatever it is like.
+#[test]
+fn what_is_bad_before_the_base_refuses_nothing_behind_it() {
+    both(|keys| {
+        let foreign = Bytes::from_static(b"somebody else's");
+        for bad in [
+            vec![folder().base(5)],
+            vec![folder().segment(6), folder().segment(11)],
+            vec![folder().base(5), folder().segment(6), folder().segment(11)],
+        ] {
+            let store = archive(keys);
+            for name in &bad {
+                store.insert(name, foreign.clone());
+            }
+            let reader = Reader {
+                store: &store,
+                keys,
+            };
+            for index in 25..=30 {
+                let got = restore(reader, Target::Index(index)).unwrap();
+                assert_eq!(got, (database(index), index), "{bad:?}");
+            }
+            assert_eq!(restore(reader, Target::End).unwrap().1, 30, "{bad:?}");
+            for index in [11, 20] {
+                let refused = restore(reader, Target::Index(index)).unwrap_err();
+                let refused = refused.to_string();
+                assert!(
+                    bad.iter().any(|name| refused.starts_with(name)),
+                    "{refused}"
+                );
+            }
+        }
+        // The newest base might be the one that is meant.
+        let store = archive(keys);
+        store.insert(&folder().base(25), foreign);
+        let reader = Reader {
+            store: &store,
+            keys,
+        };
+        assert_eq!(restore(reader, Target::Index(24)).unwrap().1, 24);
+        for target in [Target::Index(25), Target::Index(30), Target::End] {
+            let refused = restore(reader, target).unwrap_err().to_string();
+            assert!(refused.starts_with(&folder().base(25)), "{refused}");
+        }
+    });
+}

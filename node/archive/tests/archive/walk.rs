@@ -188,7 +188,9 @@ impl Walk {
         let since = time_of(end.saturating_sub(5 + self.below(60)));
         let reader = self.reader();
         let contents = now(reader.contents(&folder())).unwrap();
-        let bases = now(reader.bases(&folder(), &contents.bases)).unwrap();
+        let bases = now(reader.bases(&folder(), &contents.bases))
+            .unwrap()
+            .readable;
         let found = decide::deletable(&bases, &contents.segments, since);
         let objects = found.bases.iter().flat_map(|index| {
             let data = bases

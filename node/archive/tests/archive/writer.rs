@@ -35,6 +35,7 @@ pub(crate) fn program() -> Program {
         sqlite_source_id: "s".into(),
         rqlited: "0.1.0".into(),
         format_version: 2,
+        foreign_keys: None,
     }
 }
 
@@ -83,11 +84,8 @@ pub(crate) fn begin(store: &Memory, keys: Option<&Keys>) {
 pub(crate) fn locate(reader: Reader<'_, Memory>, log_first: u64) -> Result<Resume, ArchiveError> {
     let contents = now(reader.contents(&folder()))?;
     let bases = now(reader.bases(&folder(), &contents.bases))?;
-    let last = match contents.segments.last() {
-        Some(first) => Some(now(reader.segment(&folder(), *first))?.after()),
-        None => None,
-    };
-    let newest = bases.iter().max_by_key(|b| b.index);
+    let last = now(reader.end(&folder(), &contents.segments))?;
+    let newest = bases.readable.iter().max_by_key(|b| b.index);
     Ok(decide::resume(last.as_ref(), newest, log_first))
 }
 

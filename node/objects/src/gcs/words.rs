@@ -1,8 +1,8 @@
 //! Failures in words.
-use std::error::Error as _;
-
 use object_store::Error;
 use reqwest::StatusCode;
+
+use crate::error::causes;
 
 /// A failure in `object_store`'s terms.
 pub(super) fn failure(path: &str, why: &str, status: Option<StatusCode>) -> Error {
@@ -21,15 +21,7 @@ pub(super) fn failure(path: &str, why: &str, status: Option<StatusCode>) -> Erro
 
 /// An error with its causes, without the URL.
 pub(super) fn chain(error: &reqwest::Error) -> String {
-    let mut text = "error sending request".to_owned();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
+    let mut text = causes("error sending request", error);
     if error.is_timeout() && !text.contains("timed out") {
         text.push_str(": timed out");
     }

@@ -12,34 +12,19 @@ const LIMITS: Limits = Limits {
     base_bytes: 5000,
 };
 
-fn base() -> LastBase {
-    LastBase {
-        age: secs(5),
-        segment_bytes: 0,
-        same_writer: true,
-    }
-}
-
-fn end() -> End {
-    End {
-        next: 8,
-        base: Some(base()),
-        is_broken: false,
-    }
-}
-
 /// A leader with nothing to do.
 fn idle() -> Known {
     Known {
         leads: true,
         looked: true,
-        end: Some(end()),
+        next: Some(8),
+        due: None,
+        asked: 0,
         applied: 7,
         pending_bytes: 0,
         pending_for: Duration::ZERO,
         failures: None,
         base_failed: None,
-        database_bytes: 100,
         retained: Some(secs(1)),
     }
 }
@@ -50,15 +35,8 @@ fn with(change: impl FnOnce(&mut Known)) -> Known {
     known
 }
 
-fn with_base(change: impl FnOnce(&mut LastBase)) -> Known {
-    let mut base = base();
-    change(&mut base);
-    with(|known| {
-        known.end = Some(End {
-            base: Some(base),
-            ..end()
-        });
-    })
+fn with_base(reason: Reason) -> Known {
+    with(|known| known.due = Some(reason))
 }
 
 #[test]
@@ -72,61 +50,51 @@ fn what_comes_next() {
         ("nothing to do", idle(), wait),
         (
             "somebody else leads",
-            with(|k| (k.leads, k.end) = (false, None)),
+            with(|k| (k.leads, k.next) = (false, None)),
             wait,
         ),
         (
             "a follower that knows nothing",
-            with(|k| (k.leads, k.looked, k.end) = (false, false, None)),
+            with(|k| (k.leads, k.looked, k.next) = (false, false, None)),
             Step::Look,
         ),
-        ("just elected", with(|k| k.end = None), Step::Resume),
+        ("just elected", with(|k| k.next = None), Step::Resume),
         ("something, but young and little", pending(999, 9), wait),
         ("it has waited long enough", pending(1, 10), Step::Segment),
         ("there is enough of it", pending(1000, 0), Step::Segment),
         (
+            "somebody waits for it",
+            with(|k| (k.applied, k.asked) = (9, 8)),
+            Step::Segment,
+        ),
+        (
+            "somebody waits for what is archived",
+            with(|k| (k.applied, k.asked) = (9, 7)),
+            wait,
+        ),
+        (
+            "somebody waits for what is not there",
+            with(|k| k.asked = 99),
+            wait,
+        ),
+        (
             "no base",
-            with(|k| {
-                k.end = Some(End {
-                    base: None,
-                    ..end()
-                })
-            }),
+            with_base(Reason::First),
             Step::Base(Reason::First),
         ),
         (
             "entries are lost",
-            with(|k| {
-                (k.end, k.applied, k.pending_for) = (
-                    Some(End {
-                        is_broken: true,
-                        ..end()
-                    }),
-                    99,
-                    secs(99),
-                )
-            }),
+            Known {
+                applied: 99,
+                pending_for: secs(99),
+                ..with_base(Reason::Gap)
+            },
             Step::Base(Reason::Gap),
         ),
         (
-            "another version",
-            with_base(|b| b.same_writer = false),
-            Step::Base(Reason::Version),
-        ),
-        (
-            "much since the base",
-            with_base(|b| b.segment_bytes = 5000),
+            "another base",
+            with_base(Reason::Size),
             Step::Base(Reason::Size),
-        ),
-        (
-            "an old base, nothing since",
-            with_base(|b| b.age = secs(9999)),
-            wait,
-        ),
-        (
-            "an old base",
-            with_base(|b| (b.age, b.segment_bytes) = (secs(3600), 1)),
-            Step::Base(Reason::Interval),
         ),
         ("retention", with(|k| k.retained = None), Step::Retain),
         (
@@ -139,7 +107,7 @@ fn what_comes_next() {
             Known {
                 applied: 9,
                 pending_for: secs(10),
-                ..with_base(|b| b.same_writer = false)
+                ..with_base(Reason::Version)
             },
             Step::Segment,
         ),
@@ -147,7 +115,7 @@ fn what_comes_next() {
             "a base that failed just now waits",
             Known {
                 base_failed: Some(secs(59)),
-                ..with_base(|b| b.same_writer = false)
+                ..with_base(Reason::Version)
             },
             wait,
         ),
@@ -155,7 +123,7 @@ fn what_comes_next() {
             "and is tried again",
             Known {
                 base_failed: Some(secs(60)),
-                ..with_base(|b| b.same_writer = false)
+                ..with_base(Reason::Version)
             },
             Step::Base(Reason::Version),
         ),
@@ -163,17 +131,6 @@ fn what_comes_next() {
     for (name, known, want) in cases {
         assert_eq!(decide(&known, &LIMITS), want, "{name}");
     }
-}
-
-#[test]
-fn a_base_is_worth_its_size() {
-    let known = with_base(|b| b.segment_bytes = 6000);
-    let large = Known {
-        database_bytes: 7000,
-        ..known
-    };
-    assert_eq!(decide(&known, &LIMITS), Step::Base(Reason::Size));
-    assert_eq!(decide(&large, &LIMITS), Step::Wait(TICK));
 }
 
 #[test]
@@ -188,7 +145,7 @@ fn failures_are_paused_after_ever_longer_but_not_long() {
         (u32::MAX, 10_000, Step::Resume),
     ] {
         let since = Duration::from_millis(since);
-        let known = with(|k| (k.end, k.failures) = (None, Some((failures, since))));
+        let known = with(|k| (k.next, k.failures) = (None, Some((failures, since))));
         assert_eq!(decide(&known, &LIMITS), want, "{failures} {since:?}");
     }
 }

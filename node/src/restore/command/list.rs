@@ -65,11 +65,8 @@ impl From<&Base> for ListedBase {
 pub(super) async fn run(args: &ListArgs) -> Result<Done, Refusal> {
     let source = args.place.open()?;
     let mut found = Vec::new();
-    for at in source.timelines().await? {
-        let wanted = args.place.lineage.as_deref();
-        if wanted.is_none_or(|id| id == at.lineage.id) {
-            found.push(listed(&source, at).await?);
-        }
+    for at in source.timelines(args.place.lineage.as_deref()).await? {
+        found.push(listed(&source, at).await?);
     }
     if found.is_empty() {
         return Err(match &args.place.lineage {
@@ -88,17 +85,17 @@ pub(super) async fn run(args: &ListArgs) -> Result<Done, Refusal> {
 }
 
 async fn listed(source: &Source, at: TimelineAt) -> Result<Listed, Refusal> {
-    let bases = source.bases(&at.folder).await?;
-    let segments = source.segments(&at.folder).await?;
-    let newest = segments.last().copied();
-    let newest = source
-        .headers(&at.folder, newest.as_slice())
-        .await?
-        .pop()
-        .map(|header| Point {
-            index: header.last,
-            time: header.last_time,
-        });
+    let contents = source.contents(&at.folder).await?;
+    let bases = source.bases(&at.folder, &contents.bases).await?;
+    if let Some((_, why)) = bases.refused.first() {
+        return Err(why.to_string());
+    }
+    let bases = bases.readable;
+    let newest = source.newest(&at.folder, &contents.segments).await?;
+    let newest = newest.map(|header| Point {
+        index: header.last,
+        time: header.last_time,
+    });
     let of_base = |base: &Base| Point {
         index: base.index,
         time: base.time,
@@ -117,7 +114,7 @@ async fn listed(source: &Source, at: TimelineAt) -> Result<Listed, Refusal> {
             .max_by_key(|point| point.index),
         gaps: manifest.map(|manifest| manifest.gaps).unwrap_or_default(),
         bases: bases.iter().map(ListedBase::from).collect(),
-        segments: segments.len(),
+        segments: contents.segments.len(),
     })
 }
 

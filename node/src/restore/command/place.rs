@@ -47,7 +47,8 @@ pub(super) struct ReplayArgs {
     /// Replay entries although another version of SQLite applied them.
     #[arg(long)]
     pub(super) allow_other_sqlite: bool,
-    /// The cluster enforced foreign keys (its nodes had -fk).
+    /// The cluster enforced foreign keys (its nodes had -fk). Only for archives that do not say it: a replay
+    /// does by itself what the archive says.
     #[arg(long)]
     pub(super) fk: bool,
 }
@@ -59,6 +60,7 @@ impl ReplayArgs {
             target,
             allow_other_sqlite: self.allow_other_sqlite,
             foreign_keys: self.fk,
+            insists_on_foreign_keys: self.fk,
         }
     }
 }

@@ -55,7 +55,9 @@ impl RestoreArgs {
 }
 
 pub(super) async fn run(args: &RestoreArgs) -> Result<Done, Refusal> {
-    let wish = args.replay.wish(&args.place, args.target()?);
+    let mut wish = args.replay.wish(&args.place, args.target()?);
+    // A node says how it is configured, not how the archive was made.
+    wish.insists_on_foreign_keys &= !args.supervised;
     let source = if args.supervised {
         supervised(args)?
     } else {

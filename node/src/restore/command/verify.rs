@@ -2,7 +2,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use node_archive::{documents::Base, plan::Target, record::Record};
+use node_archive::{
+    documents::{Base, Gap},
+    plan::Target,
+    record::Record,
+    verify::Range,
+};
 use serde::Serialize;
 
 use super::place::{Done, Place, ReplayArgs, pretty};
@@ -32,12 +37,16 @@ struct Verified {
     lineage: String,
     epoch: u64,
     ok: bool,
-    bases: usize,
-    segments: usize,
+    bases: u64,
+    segments: u64,
     entries: u64,
-    /// First and last index that the chain covers.
+    /// First and last index that can be restored.
     from_index: u64,
     to_index: u64,
+    /// What can be restored, oldest first: several ranges where there are gaps.
+    restorable: Vec<Range>,
+    /// Entries that were never archived, each followed by a base: known, and no damage.
+    gaps: Vec<Gap>,
     /// With --full: comparisons of content.
     #[serde(skip_serializing_if = "Option::is_none")]
     contents_compared: Option<u64>,
@@ -47,11 +56,8 @@ struct Verified {
 pub(super) async fn run(args: &VerifyArgs) -> Result<Done, Refusal> {
     let source = args.place.open()?;
     let mut found = Vec::new();
-    for at in source.timelines().await? {
-        let wanted = args.place.lineage.as_deref();
-        if wanted.is_none_or(|id| id == at.lineage.id) {
-            found.push(verify(args, &source, &at).await);
-        }
+    for at in source.timelines(args.place.lineage.as_deref()).await? {
+        found.push(verify(args, &source, &at).await);
     }
     if found.is_empty() {
         return Err(format!(
@@ -88,31 +94,28 @@ async fn check(
     at: &TimelineAt,
     verified: &mut Verified,
 ) -> Result<(), Refusal> {
-    let bases = source.bases(&at.folder).await?;
-    verified.bases = bases.len();
-    for base in &bases {
-        let read = source.base_data(&at.folder, base, |_| Ok(())).await;
-        verified.problems.extend(read.err());
-    }
-    let Some(oldest) = bases.first() else {
-        return Err(format!(
-            "{}: there is no base, so nothing can be restored",
-            at.folder.as_str()
-        ));
-    };
-    verified.from_index = oldest.index;
-    let mut wish = args.replay.wish(&args.place, Target::End);
-    wish.lineage = Some(at.lineage.id.clone());
-    let since = Target::Index(oldest.index);
-    let planned = run::plan_from(source, &wish, since).await?;
-    verified.segments = planned.plan.segments.len();
-    verified.to_index = planned.plan.end.index;
-    let mut entries = 0;
-    run::read(source, &planned, &mut |_| entries += 1).await?;
-    verified.entries = entries;
+    let report = source.verify(&at.folder).await?;
+    let ends = (report.restorable.first(), report.restorable.last());
+    verified.from_index = ends.0.map_or(0, |range| range.first);
+    verified.to_index = ends.1.map_or(0, |range| range.last);
+    verified.bases = report.bases;
+    verified.segments = report.segments;
+    verified.entries = report.entries;
+    verified.gaps = report.gaps;
+    verified.problems = report.problems;
     if args.full && verified.problems.is_empty() {
-        verified.contents_compared = Some(replay(args, source, &planned, &bases, &wish).await?);
+        let contents = source.contents(&at.folder).await?;
+        let bases = source.bases(&at.folder, &contents.bases).await?.readable;
+        let mut compared = 0;
+        for range in &report.restorable {
+            let mut wish = args.replay.wish(&args.place, Target::Index(range.last));
+            wish.lineage = Some(at.lineage.id.clone());
+            let planned = run::plan_from(source, &wish, Target::Index(range.first)).await?;
+            compared += replay(args, source, &planned, &bases, &wish).await?;
+        }
+        verified.contents_compared = Some(compared);
     }
+    verified.restorable = report.restorable;
     Ok(())
 }
 
@@ -163,6 +166,12 @@ fn text(timeline: &Verified) -> String {
         "  {} bases, {} segments, {} entries, index {} to {}",
         timeline.bases, timeline.segments, timeline.entries, timeline.from_index, timeline.to_index
     ));
+    lines.extend(timeline.gaps.iter().map(|gap| {
+        format!(
+            "  gap: entries {} to {} were never archived; points before and after can be restored",
+            gap.first, gap.last
+        )
+    }));
     if let Some(compared) = timeline.contents_compared {
         lines.push(format!(
             "  replayed, {compared} comparisons of content, integrity_check ok"

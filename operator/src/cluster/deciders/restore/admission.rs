@@ -65,6 +65,8 @@ pub(super) fn request(view: &View<'_>, restore: &RqliteRestore, dry_run: bool) -
         to_index: index.and_then(|index| u64::try_from(index).ok()),
         to_time: time.filter(|_| index.is_none()),
         lineage: spec.lineage.clone().or(status.lineage),
+        // Older nodes do not know it.
+        expect_index: None,
         dry_run,
         confirm: confirm.filter(|_| !dry_run),
     }

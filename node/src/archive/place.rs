@@ -1,0 +1,51 @@
+//! Where the archive is, and why a step of keeping it failed.
+use node_archive::{
+    keys::Keys,
+    names,
+    problem::BadObject,
+    reader::{ArchiveError, Reader},
+    segment,
+};
+use node_objects::{ObjectError, Store};
+
+/// Where the archive is, and the keys that open it.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) store: Store,
+    pub(super) keys: Option<Keys>,
+}
+
+impl Place {
+    pub(super) fn reader(&self) -> Reader<'_, Store> {
+        Reader {
+            store: &self.store,
+            keys: self.keys.as_ref(),
+        }
+    }
+}
+
+/// Why a step failed, as text that names the object.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Failure(pub(super) String);
+
+macro_rules! failure_from {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self(error.to_string())
+            }
+        })*
+    };
+}
+
+failure_from!(
+    ObjectError,
+    ArchiveError,
+    BadObject,
+    names::BadLineage,
+    std::io::Error,
+    segment::Misplaced,
+    node_archive::seal::TooLong,
+    crate::command::DecodeError
+);
