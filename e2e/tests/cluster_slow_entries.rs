@@ -13,8 +13,8 @@ use e2e::{
     wait,
 };
 
-/// Slow entries, each some tenths of a second in a debug build: together far longer than openraft's clock needs
-/// to fill a channel of a thousand places.
+/// Slow entries, each some tenths of a second in a debug build: together far longer than openraft's clock
+/// needs to fill a channel of a thousand places.
 const SLOW: usize = 40;
 const STATEMENT: &str = "INSERT INTO slow WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 300000) SELECT count(*) FROM n";
 /// Writers of small entries meanwhile. Each commit reaches the node that is behind as an advance of its own.
@@ -30,8 +30,8 @@ fn count(node: &Node, table: &str) -> Result<String> {
     Ok(value.to_string())
 }
 
-/// It once hung for ever: openraft's core waited for its state machine, which waited for the core, and whoever
-/// spoke to the node kept a connection.
+/// It once hung for ever: openraft's core waited for its state machine, which waited for the core, and
+/// whoever spoke to the node kept a connection.
 #[test]
 fn a_node_that_is_slow_to_apply_catches_up_under_writers() -> Result<()> {
     let timing = [

@@ -44,20 +44,20 @@ fn a_cluster_begins_with_anothers_archive_in_a_lineage_of_its_own() -> Result<()
     node.start_and_ready()?;
     let mut new = Cluster::of(vec![node]);
     let now = status(&new)?;
-    let told = &now["auto_restore"];
-    ensure!(told["state"] == "restored", "{told}");
+    let reported = &now["auto_restore"];
+    ensure!(reported["state"] == "restored", "{reported}");
     ensure!(
-        told["index"].as_u64() > Some(0) && told["bytes"].as_u64() > Some(0),
-        "{told}"
+        reported["index"].as_u64() > Some(0) && reported["bytes"].as_u64() > Some(0),
+        "{reported}"
     );
     ensure!(
-        told["source"]
+        reported["source"]
             .as_str()
             .is_some_and(|text| text.contains("archive")),
-        "{told}"
+        "{reported}"
     );
     let lineage = |status: &Value| status["store"]["identity"]["lineage"].clone();
-    ensure!(told["lineage"] == lineage(&was)["id"], "{told}");
+    ensure!(reported["lineage"] == lineage(&was)["id"], "{reported}");
     ensure!(
         lineage(&was) != lineage(&now),
         "both write in {}",

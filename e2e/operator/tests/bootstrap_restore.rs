@@ -32,7 +32,7 @@ impl Place<'_> {
         self.0.send(&["create"], &object)
     }
 
-    fn new(&self, name: &str, restore: &Value) -> Result<Value> {
+    fn create_restoring(&self, name: &str, restore: &Value) -> Result<Value> {
         let spec =
             json!({"replicas": 3, "storage": {"size": "1Gi"}, "bootstrap": {"restore": restore}});
         self.create("RqliteCluster", name, &spec)
@@ -91,7 +91,7 @@ fn s3(prefix: &str) -> Value {
 
 /// Nothing is created before the backup is there; then one voter that restores.
 fn from_a_backup(place: &Place<'_>) -> Result<()> {
-    place.new("copy", &json!({"backup": {"name": "nightly"}}))?;
+    place.create_restoring("copy", &json!({"backup": {"name": "nightly"}}))?;
     place.restoring("copy", "RestoreSourceMissing", "no RqliteBackup nightly")?;
     ensure!(
         place.get("statefulset", "copy").is_err(),
@@ -147,7 +147,7 @@ fn fails(place: &Place<'_>, pod: &str, words: &str) -> Result<()> {
     place.patch_status("pod", pod, &status).map(drop)
 }
 
-fn a_failure_is_told_and_corrected(place: &Place<'_>) -> Result<()> {
+fn a_failure_is_reported_and_corrected(place: &Place<'_>) -> Result<()> {
     fails(
         place,
         "copy-0",
@@ -240,7 +240,7 @@ fn a_clone(fixture: &OperatorFixture, place: &Place<'_>) -> Result<()> {
         "the source was touched"
     );
     // By name alone there is nothing to clone.
-    place.new("orphan", &json!({"archive": {"cluster": "nobody"}}))?;
+    place.create_restoring("orphan", &json!({"archive": {"cluster": "nobody"}}))?;
     place.restoring("orphan", "RestoreSourceMissing", "no RqliteCluster nobody")
 }
 
@@ -254,8 +254,8 @@ fn no_secret(fixture: &OperatorFixture, place: &Place<'_>) -> Result<()> {
         "the store's secret is in the log"
     );
     let events = events(&fixture.server, NAMESPACE, "copy")?;
-    let told = events.iter().any(|(reason, _)| reason == "RestoreFailed");
-    ensure!(told, "no event RestoreFailed: {events:?}");
+    let reported = events.iter().any(|(reason, _)| reason == "RestoreFailed");
+    ensure!(reported, "no event RestoreFailed: {events:?}");
     Ok(())
 }
 
@@ -265,7 +265,7 @@ fn check(fixture: &OperatorFixture) -> Result<()> {
     let id = "--from-literal=access-key-id=me";
     place.run(&["create", "secret", "generic", "store", id, &secret])?;
     from_a_backup(&place)?;
-    a_failure_is_told_and_corrected(&place)?;
+    a_failure_is_reported_and_corrected(&place)?;
     a_clone(fixture, &place)?;
     no_secret(fixture, &place)
 }

@@ -156,10 +156,10 @@ fn failed_and_proven(place: &Place<'_>) -> Result<()> {
         drill["failedAt"].is_string(),
         "the failure is forgotten: {drill}"
     );
-    let told = events(place.0, NAMESPACE, "demo")?;
+    let reported = events(place.0, NAMESPACE, "demo")?;
     for reason in ["DrillStarted", "DrillFailed", "DrillSucceeded"] {
-        let found = told.iter().any(|(told, _)| told == reason);
-        ensure!(found, "no event {reason} in {told:?}");
+        let found = reported.iter().any(|(reported, _)| reported == reason);
+        ensure!(found, "no event {reason} in {reported:?}");
     }
     Ok(())
 }

@@ -78,6 +78,10 @@ const READS_WALL_CLOCK: &[(&str, &str)] = &[
         "operator/plugin/src/act",
         "the annotation that asks for a restart",
     ),
+    (
+        "operator/plugin/src/drill",
+        "the annotation that asks for a drill",
+    ),
     ("operator/src/events", "the time of an event"),
     ("operator/src/evidence", "given to the deciders"),
     (

@@ -3,13 +3,13 @@ use std::{sync::Arc, time::Duration};
 
 /// Places in the channel by which the state machine, the log and the clock notify openraft's core: so many
 /// that none of them ever waits. The core waits for the state machine where that is behind by
-/// [`UNAPPLIED_COMMITS`]; if the state machine waited for the core at the same time, because ticks of the clock
-/// had filled this channel meanwhile, both would wait for ever. Memory is allocated only for what is in the
-/// channel: at most some ten ticks per heartbeat while the core waits.
+/// [`UNAPPLIED_COMMITS`]; if the state machine waited for the core at the same time, because ticks of the
+/// clock had filled this channel meanwhile, both would wait for ever. Memory is allocated only for what is in
+/// the channel: at most some ten ticks per heartbeat while the core waits.
 const NOTIFICATIONS: u64 = 1 << 40;
-/// Advances of the commit index that wait for the state machine. A member that catches up with large entries is
-/// behind by one for each message of the leader, thousands a minute; while it is behind by more than this, it
-/// responds to nobody. 65,536 of them are about 10 MB.
+/// Advances of the commit index that wait for the state machine. A member that catches up with large entries
+/// is behind by one for each message of the leader, thousands a minute; while it is behind by more than this,
+/// it responds to nobody. 65,536 of them are about 10 MB.
 const UNAPPLIED_COMMITS: u64 = 1 << 16;
 
 /// Raft's timing and limits.

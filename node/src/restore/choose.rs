@@ -152,7 +152,6 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::too_many_lines, reason = "one table")]
     fn the_timeline_is_found_or_a_person_is_asked() {
         let a = candidate("a", 0, "c", 10);
         let b = candidate("b", 1, "c", 20);

@@ -73,7 +73,8 @@ enum Command {
     Clone(clone::CloneOptions),
     /// Makes a backup and waits for it, or lists the backups.
     Backup(restore::BackupOptions),
-    /// Restores the archive in a pod now, to prove that it works, and waits for the result. The cluster goes on.
+    /// Restores the archive in a pod now, to prove that it works, and waits for the result. The cluster goes
+    /// on.
     Drill(drill::DrillOptions),
     /// Shows the archive.
     Archive {

@@ -125,7 +125,7 @@ fn is_deleted_with_object(backup: &RqliteBackup) -> bool {
     backup.spec.how.deletion_policy == Some(Deletion::Delete)
 }
 
-/// The Job that is to be created cannot run for want of this.
+/// The Job that is to be created cannot run without this, which is missing.
 pub fn lacking(seen: &Seen<'_>, missing: &str) -> Step {
     let status = seen.backup.status.clone().unwrap_or_default();
     let text = short(format!("it waits: {missing}"));

@@ -128,8 +128,8 @@ fn forget(seen: &Seen<'_>, before: Option<DrillStatus>) -> Step {
         return Step::Delete(job);
     }
     let status = seen.cluster.status.as_ref();
-    let told = status.is_some_and(|status| status.condition(BACKUPS_PROVEN).is_some());
-    if before.is_none() && !told {
+    let reported = status.is_some_and(|status| status.condition(BACKUPS_PROVEN).is_some());
+    if before.is_none() && !reported {
         return Step::Done;
     }
     Step::Record(Box::new(Record {
@@ -154,9 +154,9 @@ fn record_or_wait(
     wait: u64,
 ) -> Step {
     let status = seen.cluster.status.clone().unwrap_or_default();
-    let told = status.condition(BACKUPS_PROVEN).cloned();
+    let reported = status.condition(BACKUPS_PROVEN).cloned();
     let known = status.archive.and_then(|archive| archive.drill);
-    let is_same = known.unwrap_or_default() == drill && told == condition;
+    let is_same = known.unwrap_or_default() == drill && reported == condition;
     if is_same {
         return Step::Wait(wait);
     }
@@ -199,13 +199,13 @@ impl Look<'_> {
 
     /// The condition as it is now, and a wait.
     fn settle(&self, drill: DrillStatus, wait: u64) -> Step {
-        let condition = proven::judge(self.seen, self.archive, self.schedule, &drill);
+        let condition = proven::verdict(self.seen, self.archive, self.schedule, &drill);
         record_or_wait(self.seen, drill, condition, wait)
     }
 
     fn record(&self, drill: DrillStatus, event: Event) -> Step {
         Step::Record(Box::new(Record {
-            condition: proven::judge(self.seen, self.archive, self.schedule, &drill),
+            condition: proven::verdict(self.seen, self.archive, self.schedule, &drill),
             drill: Some(drill),
             event: Some(event),
         }))
@@ -389,7 +389,7 @@ impl Look<'_> {
     }
 }
 
-/// The Job that is to be created cannot run for want of this.
+/// The Job that is to be created cannot run without this, which is missing.
 pub fn lacking(seen: &Seen<'_>, missing: String) -> Step {
     let (Some(archive), Some(drill)) = (
         &seen.cluster.spec.archive,

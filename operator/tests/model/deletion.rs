@@ -105,8 +105,8 @@ pub(crate) fn write_finalizers(world: &mut World, plan: &Plan) {
     }
 }
 
-/// One second of the garbage collector: in the foreground it deletes the dependents, and gives the object free
-/// when none is left.
+/// One second of the garbage collector: in the foreground it deletes the dependents, and gives the object
+/// free when none is left.
 pub(crate) fn collect(world: &mut World, rng: &mut StdRng) {
     if !is_deleting(world) || !has(world, FOREGROUND) || rng.random_bool(0.5) {
         return;

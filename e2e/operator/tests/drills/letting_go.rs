@@ -77,15 +77,15 @@ fn stuck(place: &Place<'_>, name: &str) -> Result<Value> {
     )?;
     until("its condition", LIMIT, || {
         let backup = place.0.get(&["rqbk", name, "-n", NAMESPACE])?;
-        let told = condition(&backup, "ObjectDeleted");
-        let text = told["message"].as_str().unwrap_or_default();
+        let reported = condition(&backup, "ObjectDeleted");
+        let text = reported["message"].as_str().unwrap_or_default();
         for words in [
             "no route to the store",
             "deletionPolicy: Retain",
             "rqlite.dev/abandon-object",
         ] {
             ensure!(
-                told["status"] == "False" && text.contains(words),
+                reported["status"] == "False" && text.contains(words),
                 "{words}: {backup}"
             );
         }

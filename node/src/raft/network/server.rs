@@ -44,8 +44,8 @@ use crate::{
 
 /// Requests of one connection waiting for openraft; the sender keeps at most eight in flight.
 const QUEUE: usize = 64;
-/// Limit for one response of openraft's core. The other side gives up far earlier; the connection ends, so that
-/// a core that is busy for long does not hold the slots of connections that nobody waits at.
+/// Limit for one response of openraft's core. The other side gives up far earlier; the connection ends, so
+/// that a core that is busy for long does not hold the slots of connections that nobody waits at.
 const RESPONSE_LIMIT: Duration = Duration::from_secs(10);
 /// A sender that makes no progress with a snapshot for this long is gone.
 const RECEIVE_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -231,8 +231,8 @@ impl Server {
                 break;
             }
         }
-        // The other side has gone, or wants no responses any more. What it sent is with openraft; nobody waits
-        // for the results, because the connection's slot is needed by its successor.
+        // The other side has gone, or wants no responses any more. What it sent is with openraft; nobody
+        // waits for the results, because the connection's slot is needed by its successor.
         drop((appends, responses, appending, writing));
         Ok(())
     }

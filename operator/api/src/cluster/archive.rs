@@ -62,8 +62,8 @@ pub struct Scratch {
     /// Most that it may take. Defaults to twice storage.size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<ByteSize>,
-    /// With it, a volume of this class is made for each drill and deleted after it. Without: the machine's own
-    /// disk (emptyDir).
+    /// With it, a volume of this class is made for each drill and deleted after it. Without: the machine's
+    /// own disk (emptyDir).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,

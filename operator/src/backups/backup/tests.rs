@@ -306,7 +306,7 @@ fn the_file_goes_with_the_object_only_if_asked() {
         text.contains("access denied") && text.contains(ABANDON_ANNOTATION),
         "{text}"
     );
-    let told = world
+    let reported = world
         .backup
         .status
         .as_ref()
@@ -315,7 +315,7 @@ fn the_file_goes_with_the_object_only_if_asked() {
         .last()
         .unwrap();
     assert_eq!(
-        (told.type_.as_str(), told.reason.as_str()),
+        (reported.type_.as_str(), reported.reason.as_str()),
         ("ObjectDeleted", "DeletionFailed")
     );
     assert!(matches!(world.step(), Step::Wait(_)), "said once");
@@ -371,9 +371,9 @@ fn a_missing_secret_is_said_once() {
         panic!();
     };
     assert!(status.message.as_ref().unwrap().contains(lacks));
-    let told = &status.conditions[0];
+    let reported = &status.conditions[0];
     assert_eq!(
-        (told.status.as_str(), told.reason.as_str()),
+        (reported.status.as_str(), reported.reason.as_str()),
         ("Unknown", "SecretMissing")
     );
     world.backup.status = Some(*status);

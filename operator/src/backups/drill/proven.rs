@@ -41,7 +41,7 @@ pub(super) fn valid_until(
 }
 
 /// The condition. None where no drill was ever asked for.
-pub(super) fn judge(
+pub(super) fn verdict(
     seen: &Seen<'_>,
     archive: &Archive,
     schedule: Option<&Schedule>,

@@ -90,7 +90,8 @@ pub fn check_admission(view: &View<'_>, recovery: &RqliteRecovery) -> Admission 
 fn refused(view: &View<'_>, recovery: &RqliteRecovery) -> Option<Admission> {
     let own = recovery.metadata.uid.as_deref();
     let from_archive = recovery.spec.mode == RecoveryMode::FromArchive;
-    if !view.is_formed() && !(from_archive && from_archive::is_again(view)) {
+    let again = from_archive && from_archive::is_again(view);
+    if !view.is_formed() && !again {
         let text = "the cluster has not formed yet: there is nothing to recover";
         return Some(Admission::rejected(text));
     }
