@@ -22,7 +22,7 @@ pub(super) struct BackupArgs {
     #[arg(long, conflicts_with_all = ["urls", "vacuum", "no_compress", "timestamp", "scratch_dir"])]
     pub(super) delete: bool,
     /// With -delete: this object of the configured folder instead of the configured one.
-    #[arg(long, requires = "delete")]
+    #[arg(long, requires = "delete", conflicts_with = "urls")]
     pub(super) object: Option<String>,
     /// Vacuum the copy.
     #[arg(long)]

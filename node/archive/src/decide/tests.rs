@@ -207,20 +207,20 @@ fn retention_keeps_every_point_since_and_always_a_base() {
 }
 
 #[test]
-fn data_without_a_document_goes_after_a_day() {
+fn data_without_a_document_goes_after_two_days() {
     let bases = [base(1, 0)];
-    let day = 24 * 60 * 60;
+    let days = 2 * 24 * 60 * 60;
     let data = [
         ("1.db", Moment(0)),
         ("old.db", Moment(0)),
         ("young.db", Moment(0).plus_seconds(5)),
     ];
     assert_eq!(
-        orphans(data, &bases, Moment(0).plus_seconds(day)),
+        orphans(data, &bases, Moment(0).plus_seconds(days)),
         Vec::<&str>::new()
     );
     assert_eq!(
-        orphans(data, &bases, Moment(0).plus_seconds(day + 1)),
+        orphans(data, &bases, Moment(0).plus_seconds(days + 1)),
         ["old.db"]
     );
 }
