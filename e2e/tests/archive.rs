@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::{
     binary,
     cluster::Cluster,
@@ -355,8 +355,10 @@ fn a_pause_of_the_archive_is_a_gap_and_no_damage() -> Result<()> {
     let args = cluster[0].args.clone();
     cluster[0].args.retain(|arg| !arg.starts_with("-archive"));
     cluster[0].start_and_ready()?;
+    // The log is purged by whole files of 4 MiB.
+    let padding = "x".repeat(1 << 20);
     for number in 2..30 {
-        let insert = format!("INSERT INTO numbered VALUES(7, {number}, 1)");
+        let insert = format!("INSERT INTO numbered VALUES(7, {number}, 1) /* {padding} */");
         cluster.client(0).execute(&insert, &[])?;
     }
     let snapshot = cluster.client(0).post("/snapshot?trailing_logs=1", "")?;
@@ -411,14 +413,25 @@ fn restore_in_place(cluster: &mut Cluster, body: &Value) -> Result<Value> {
 fn a_restore_in_place_says_what_it_undoes_and_undoes_nothing_unexpected() -> Result<()> {
     let archive = Archive::new(&json!({"every": "10m"}))?;
     let mut cluster = Cluster::start_with(1, &[&archive.flag()])?;
+    wait::until("the first base", CATCH_UP_LIMIT, || {
+        let now = cluster.client(0).get_json("/archive");
+        let now = now.map_err(|e| e.to_string())?;
+        match now["last_base"]["index"].is_u64() {
+            true => Ok(()),
+            false => Err(now.to_string()),
+        }
+    })?;
     cluster.client(0).execute(NUMBERED_TABLE, &[])?;
     let insert = |cluster: &mut Cluster, number: i64| {
         let insert = format!("INSERT INTO numbered VALUES(7, {number}, 1)");
         cluster.client(0).execute(&insert, &[])
     };
-    insert(&mut cluster, 1)?;
-    let all = cluster.client(0).get_json("/status")?;
-    let point = all["store"]["fsm_index"].as_u64().unwrap_or(0);
+    let first = cluster.client(0).post(
+        "/db/execute?raft_index",
+        r#"["INSERT INTO numbered VALUES(7, 1, 1)"]"#,
+    )?;
+    let first: Value = serde_json::from_str(&first.text())?;
+    let point = first["raft_index"].as_u64().context("raft_index")?;
     insert(&mut cluster, 2)?;
     let dry = restore_in_place(&mut cluster, &json!({"to_index": point, "dry_run": true}))?;
     ensure!(

@@ -339,10 +339,18 @@ impl Job {
         loop {
             let contents = source.contents(&folder).await?;
             let newest = source.newest(&folder, &contents.segments).await?;
-            let end = newest.map(|header| Point {
+            let segment = newest.map(|header| Point {
                 index: header.last,
                 time: header.last_time,
             });
+            // A base may hold what no segment has, such as everything in a new archive.
+            let newest = contents.bases.last().copied();
+            let bases = source.bases(&folder, newest.as_slice()).await?;
+            let base = bases.readable.last().map(|base| Point {
+                index: base.index,
+                time: base.time,
+            });
+            let end = segment.into_iter().chain(base).max_by_key(|end| end.index);
             match end {
                 Some(end) if end.index >= head => return Ok(end),
                 _ if since.elapsed() >= ARCHIVE_LIMIT => {

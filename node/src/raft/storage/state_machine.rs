@@ -140,6 +140,7 @@ impl StateMachine {
         let first = run.first().map(|e| e.position);
         let last = run.last().map(|e| e.position);
         self.note_progress(&run);
+        let (changed, loaded) = (last_change(&run), last_load(&run));
         let failed_before = self.db.failed_statements();
         let outcomes = match self.db.apply(run).await {
             Ok(Ok(outcomes)) => outcomes,
@@ -158,6 +159,14 @@ impl StateMachine {
         if let Some(last) = last {
             self.applied = Some(log_id_of(last));
         }
+        // Only now: whoever copies the database after reading them must find these entries in the copy.
+        if let Some(index) = changed {
+            let changed_index = &self.progress.changed_index;
+            changed_index.store(index, Ordering::Release);
+        }
+        if let Some(index) = loaded {
+            self.progress.load_index.store(index, Ordering::Release);
+        }
         for (outcome, responder) in outcomes.into_iter().zip(responders.drain(..)) {
             if let Some(responder) = responder {
                 responder.send(Applied(outcome));
@@ -171,17 +180,6 @@ impl StateMachine {
             if let Work::Requests(requests) = &entry.work {
                 requests.iter().for_each(|request| self.count(request));
             }
-            if let Work::Load(chunk) = &entry.work
-                && chunk.finish.is_some()
-            {
-                let index = entry.position.index;
-                self.progress.load_index.store(index, Ordering::Release);
-            }
-        }
-        if let Some(entry) = run.iter().rev().find(|entry| may_change(&entry.work)) {
-            self.progress
-                .changed_index
-                .store(entry.position.index, Ordering::Release);
         }
         for entry in run.iter().rev() {
             if let Work::Requests(requests) = &entry.work {
@@ -199,6 +197,20 @@ impl StateMachine {
             }
         }
     }
+}
+
+/// Index of the last entry that may change the database.
+fn last_change(run: &[DbEntry]) -> Option<u64> {
+    let last = run.iter().rev().find(|entry| may_change(&entry.work));
+    last.map(|entry| entry.position.index)
+}
+
+/// Index of the last entry that completes a load.
+fn last_load(run: &[DbEntry]) -> Option<u64> {
+    let completes =
+        |entry: &&DbEntry| matches!(&entry.work, Work::Load(chunk) if chunk.finish.is_some());
+    let last = run.iter().rev().find(completes);
+    last.map(|entry| entry.position.index)
 }
 
 impl StateMachine {
