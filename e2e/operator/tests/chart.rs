@@ -126,8 +126,8 @@ fn follows_its_values(chart: &Chart) -> Result<()> {
     );
     let loose = chart.render(&["crds.keep=false"])?;
     ensure!(
-        of_kind(&loose, "CustomResourceDefinition").len() == 2,
-        "two definitions"
+        of_kind(&loose, "CustomResourceDefinition").len() == 5,
+        "five definitions"
     );
     let annotated = of_kind(&loose, "CustomResourceDefinition")
         .iter()
