@@ -245,6 +245,18 @@ const EVERYWHERE: &[(&str, &str)] = &[
         "get list watch create patch delete",
     ),
     ("rqlite.dev/rqliterecoveries/status", "update"),
+    (
+        "rqlite.dev/rqlitebackups",
+        "get list watch create patch delete",
+    ),
+    ("rqlite.dev/rqlitebackups/status", "update"),
+    ("rqlite.dev/rqlitebackups/finalizers", "update"),
+    ("rqlite.dev/rqlitescheduledbackups", "get list watch"),
+    ("rqlite.dev/rqlitescheduledbackups/status", "update"),
+    ("rqlite.dev/rqliterestores", "get list watch patch delete"),
+    ("rqlite.dev/rqliterestores/status", "update"),
+    // Backups and drills; bounded by an admission policy.
+    ("batch/jobs", "get list watch create delete"),
     ("apps/statefulsets", "get list watch create patch delete"),
     ("/pods", "get list watch patch delete"),
     ("/pods/eviction", "create"),
