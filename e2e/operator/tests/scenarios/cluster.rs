@@ -488,8 +488,21 @@ impl Cluster<'_> {
         Ok(Measurements::of(&ended))
     }
 
+    /// The same without a look at each node's copy, which is a dump of the whole database: for large ones.
+    pub(crate) fn verify_rows(&self, writer: Writer<'_>) -> Result<Measurements> {
+        self.verify_members()?;
+        let ended = writer.assert_nothing_lost(&[])?;
+        Ok(Measurements::of(&ended))
+    }
+
     /// The same, but acknowledged rows may be lost.
     pub(crate) fn verify_allowing_loss(&self, writer: Writer<'_>) -> Result<writer::WriterResult> {
+        self.verify_members()?;
+        writer.end(&self.urls()?)
+    }
+
+    /// The cluster is Ready, and its members are exactly its pods.
+    fn verify_members(&self) -> Result<()> {
         self.ready(LONG)?;
         // Ready concerns the voters only; a read replica may still be starting.
         until(
@@ -504,8 +517,7 @@ impl Cluster<'_> {
                 );
                 Ok(())
             },
-        )?;
-        writer.end(&self.urls()?)
+        )
     }
 
     /// Saves objects that a namespace's own collection does not include, and the operator's log.

@@ -125,7 +125,7 @@ pub(crate) fn everything(fixture: &Fixture) -> Result<Measurements> {
                 cluster.ready(COPY_LIMIT)
             })?;
             // Nobody writes while the volumes are lost, so that the survivor has everything.
-            let before = cluster.verify_intact(writer)?;
+            let before = cluster.verify_rows(writer)?;
             let survivor = cluster.leader()?;
             let others: Vec<String> = cluster
                 .voters()?
