@@ -73,7 +73,7 @@ pub(crate) fn act(
                 claim.requested.clone_from(size);
             }
         }
-        Action::DeleteClaim { name, uid } if deletion::is_deleting(world) => {
+        Action::DeleteClaim { name, uid } if deletion::ends(world) && request.late.is_none() => {
             return deletion::delete_claim(world, name, uid);
         }
         Action::DeleteClaim { name, uid } => return delete_claim(world, request, name, uid),

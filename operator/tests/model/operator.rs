@@ -412,7 +412,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         update_now: false,
         labels: pod.labels.clone(),
         claim: None,
-        orphaned: false,
+        orphaned: !world.sets.contains_key(&pod.pool),
         tls: pod.tls,
     });
     let claims = world.claims.iter().map(|(name, claim)| ObservedClaim {
