@@ -1,10 +1,11 @@
 //! One reconcile of one cluster: observe, plan, then execute in an order that makes an interruption harmless
 //! at any point: finalizer, status, objects, labels, action.
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::{NamespaceResourceScope, api::apps::v1::StatefulSet};
 use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
 use operator_api::{RqliteCluster, RqliteRecovery, RqliteRestore, names};
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     act::{ActionOutcome, Actor, drop_finalizers, set_finalizer},
@@ -14,7 +15,6 @@ use crate::{
     cluster::{
         Plan,
         action::Event,
-        deciders::{recovery::StatusUpdate, restore::RestoreUpdate},
         facts::{observation::Edit, ownership, secrets::ObservedSecret, view::View},
         plan,
         render::edits,
@@ -128,10 +128,16 @@ pub async fn reconcile(
     let cluster = settle_finalizers(context, observation.cluster, &plan).await?;
     let cluster = write_status(context, cluster, &plan).await?;
     for update in &plan.recoveries {
-        write_recovery(context, &cluster, live, update).await?;
+        let which = (update.name.as_str(), update.uid.as_str());
+        let status = Some((*update.status).clone());
+        let next = |one| RqliteRecovery { status, ..one };
+        write_about(context, &cluster, &live.recoveries, which, next).await?;
     }
     for update in &plan.restores.statuses {
-        write_restore(context, &cluster, live, update).await?;
+        let which = (update.name.as_str(), update.uid.as_str());
+        let status = Some((*update.status).clone());
+        let next = |one| RqliteRestore { status, ..one };
+        write_about(context, &cluster, &live.restores, which, next).await?;
     }
     context.metrics.set_cluster(&cluster);
     report_plan(context, &cluster, live, &plan).await;
@@ -400,58 +406,33 @@ async fn write_status(
         .map_err(Error::kubernetes(format!("the status of {name}")))
 }
 
-/// Writes the status of an RqliteRecovery.
-async fn write_recovery(
+/// Writes the status of an object that is about this cluster, if it is still the one that was read.
+async fn write_about<K>(
     context: &Context,
     cluster: &RqliteCluster,
-    live: &Live,
-    update: &StatusUpdate,
-) -> Result<(), Error> {
-    let known =
-        named(&live.recoveries, &update.name).filter(|r| r.uid().as_ref() == Some(&update.uid));
+    known: &[Arc<K>],
+    (name, uid): (&str, &str),
+    with_status: impl FnOnce(K) -> K,
+) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Serialize,
+{
+    let what = format!("{} {name}", K::kind(&()));
+    let known = named(known, name).filter(|known| known.uid().as_deref() == Some(uid));
     let Some(known) = known else {
-        return Err(Error::Changed(format!("RqliteRecovery {}", update.name)));
+        return Err(Error::Changed(what));
     };
     let namespace = cluster.namespace().unwrap_or_default();
-    let api: Api<RqliteRecovery> = Api::namespaced(context.client.clone(), &namespace);
-    let next = RqliteRecovery {
-        status: Some((*update.status).clone()),
-        ..(**known).clone()
-    };
-    api.replace_status(&update.name, &PostParams::default(), &next)
+    let api: Api<K> = Api::namespaced(context.client.clone(), &namespace);
+    let next = with_status((**known).clone());
+    api.replace_status(name, &PostParams::default(), &next)
         .await
         .map(drop)
-        .map_err(Error::kubernetes(format!(
-            "the status of RqliteRecovery {}",
-            update.name
-        )))
-}
-
-/// Writes the status of an RqliteRestore.
-async fn write_restore(
-    context: &Context,
-    cluster: &RqliteCluster,
-    live: &Live,
-    update: &RestoreUpdate,
-) -> Result<(), Error> {
-    let known =
-        named(&live.restores, &update.name).filter(|r| r.uid().as_ref() == Some(&update.uid));
-    let Some(known) = known else {
-        return Err(Error::Changed(format!("RqliteRestore {}", update.name)));
-    };
-    let namespace = cluster.namespace().unwrap_or_default();
-    let api: Api<RqliteRestore> = Api::namespaced(context.client.clone(), &namespace);
-    let next = RqliteRestore {
-        status: Some((*update.status).clone()),
-        ..(**known).clone()
-    };
-    api.replace_status(&update.name, &PostParams::default(), &next)
-        .await
-        .map(drop)
-        .map_err(Error::kubernetes(format!(
-            "the status of RqliteRestore {}",
-            update.name
-        )))
+        .map_err(Error::kubernetes(format!("the status of {what}")))
 }
 
 async fn perform(

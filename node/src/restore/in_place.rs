@@ -344,13 +344,14 @@ impl Job {
                 time: header.last_time,
             });
             // A base may hold what no segment has, such as everything in a new archive.
-            let newest = contents.bases.last().copied();
-            let bases = source.bases(&folder, newest.as_slice()).await?;
+            let base = contents.bases.last().copied();
+            let base = base.filter(|base| segment.is_none_or(|segment| segment.index < *base));
+            let bases = source.bases(&folder, base.as_slice()).await?;
             let base = bases.readable.last().map(|base| Point {
                 index: base.index,
                 time: base.time,
             });
-            let end = segment.into_iter().chain(base).max_by_key(|end| end.index);
+            let end = base.or(segment);
             match end {
                 Some(end) if end.index >= head => return Ok(end),
                 _ if since.elapsed() >= ARCHIVE_LIMIT => {

@@ -1,4 +1,7 @@
 //! Who looks after a cluster: whether anything that is requested will be carried out.
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
 use operator_api::{RqliteCluster, cluster::Management, names, status::MANAGED};
 
 /// Why no operator looks after the cluster; None if one does.
@@ -15,6 +18,18 @@ pub(crate) fn unmanaged(cluster: &RqliteCluster) -> Option<String> {
         });
     };
     (condition.status == "False").then(|| condition.message.clone())
+}
+
+/// If an object has no status after this time, no operator is running.
+const OPERATOR_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Gives up waiting for an object that no operator has taken up since `began`.
+pub(crate) fn check_taken_up(name: &str, is_taken_up: bool, began: Instant) -> anyhow::Result<()> {
+    ensure!(
+        is_taken_up || began.elapsed() <= OPERATOR_TIMEOUT,
+        "{name} is not processed: is the operator running, and does it watch this namespace?"
+    );
+    Ok(())
 }
 
 /// The installation that manages it, for people.

@@ -14,12 +14,10 @@ use operator_api::{
     recovery::{RecoveryMode, RecoveryPhase},
 };
 
-use crate::{table::table, target::Target};
+use crate::{manager, table::table, target::Target};
 
 /// Interval of reading the object.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// If there is no status after this time, no operator is running.
-const OPERATOR_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Arguments of `recover`.
 #[derive(Clone, Debug, Args)]
@@ -186,11 +184,7 @@ async fn follow(api: &Api<RqliteRecovery>, name: &str) -> anyhow::Result<RqliteR
             .with_context(|| format!("reading {name}"))?
             .status;
         let status = status.unwrap_or_default();
-        if status.phase.is_none() && began.elapsed() > OPERATOR_TIMEOUT {
-            bail!(
-                "{name} is not processed: is the operator running, and does it watch this namespace?"
-            );
-        }
+        manager::check_taken_up(name, status.phase.is_some(), began)?;
         let line = line(&status);
         if !line.is_empty() && line != last {
             println!("  {line}");

@@ -26,8 +26,6 @@ use crate::{manager, node::Nodes, say, table::table, target::Target};
 
 /// Interval of reading an object.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// If there is no status after this time, no operator is running.
-const OPERATOR_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A point of an archive.
 #[derive(Clone, Debug, Args)]
@@ -194,11 +192,7 @@ async fn create_and_follow(
         let read = api.get(&name).await;
         let status = read.with_context(|| format!("reading {name}"))?.status;
         let status = status.unwrap_or_default();
-        if status.phase.is_none() && began.elapsed() > OPERATOR_TIMEOUT {
-            bail!(
-                "{name} is not processed: is the operator running, and does it watch this namespace?"
-            );
-        }
+        manager::check_taken_up(&name, status.phase.is_some(), began)?;
         if status.phase.is_some_and(RestorePhase::is_final) {
             return Ok(status);
         }
@@ -245,11 +239,7 @@ pub(crate) async fn backup(target: &Target, options: &BackupOptions) -> anyhow::
         let read = api.get(&name).await;
         let status = read.with_context(|| format!("reading {name}"))?.status;
         let status = status.unwrap_or_default();
-        if status.phase.is_none() && began.elapsed() > OPERATOR_TIMEOUT {
-            bail!(
-                "{name} is not processed: is the operator running, and does it watch this namespace?"
-            );
-        }
+        manager::check_taken_up(&name, status.phase.is_some(), began)?;
         if let Some(phase) = status.phase.filter(|phase| phase.is_final()) {
             let message = status.message.or(status.error).unwrap_or_default();
             println!("{phase:?}: {message} {}", status.uri.unwrap_or_default());

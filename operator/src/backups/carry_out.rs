@@ -37,6 +37,8 @@ use crate::{
 
 /// Wait before looking again at what another installation manages.
 pub(super) const ELSEWHERE: Duration = Duration::from_secs(60);
+/// Wait after a Job was created, until its pod may be there.
+pub(super) const CREATED: Duration = Duration::from_secs(2);
 
 /// When to look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,28 +147,18 @@ async fn do_step(context: &Context, backup: &RqliteBackup, step: Step) -> Result
         Step::Finalizer(on) => set_finalizer(client, backup, on).await?,
         Step::Record(status) => record(context, backup, *status).await?,
         Step::Stop(job) => {
-            let api: Api<Job> = Api::namespaced(client.clone(), &namespace);
-            let stopped = api.delete(&job, &DeleteParams::background()).await;
-            unless_gone(stopped.map(drop), format!("deleting Job {job}"))?;
+            delete_job(client, &namespace, &job).await?;
         }
         Step::Create(job) => {
-            let api: Api<Job> = Api::namespaced(client.clone(), &namespace);
-            let doing = format!("creating Job {}", job.name_any());
-            match api.create(&params(), &job).await {
-                Ok(_) => {}
-                // The next look sees whose it is.
-                Err(kube::Error::Api(status)) if status.code == 409 => {}
-                Err(error) => {
-                    let error = Error::kubernetes(doing)(error);
-                    if error.namespace_ends() && backup.meta().deletion_timestamp.is_some() {
-                        return set_finalizer(client, backup, false)
-                            .await
-                            .map(|()| Look::OnChange);
-                    }
-                    return Err(error);
+            if let Err(error) = create_job(client, &namespace, &job).await {
+                if error.namespace_ends() && backup.meta().deletion_timestamp.is_some() {
+                    return set_finalizer(client, backup, false)
+                        .await
+                        .map(|()| Look::OnChange);
                 }
+                return Err(error);
             }
-            return Ok(Look::After(Duration::from_secs(2)));
+            return Ok(Look::After(CREATED));
         }
     }
     Ok(Look::After(Duration::from_secs(1)))
@@ -179,7 +171,27 @@ pub(super) fn params() -> PostParams {
     }
 }
 
-pub(super) fn unless_gone(result: Result<(), kube::Error>, doing: String) -> Result<(), Error> {
+/// Creates a Job. If one of its name is there, the next look sees whose it is.
+pub(super) async fn create_job(client: &Client, namespace: &str, job: &Job) -> Result<(), Error> {
+    let api: Api<Job> = Api::namespaced(client.clone(), namespace);
+    match api.create(&params(), job).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(error) => Err(Error::kubernetes(format!(
+            "creating Job {}",
+            job.name_any()
+        ))(error)),
+    }
+}
+
+/// Deletes a Job and its pods.
+pub(super) async fn delete_job(client: &Client, namespace: &str, job: &str) -> Result<(), Error> {
+    let api: Api<Job> = Api::namespaced(client.clone(), namespace);
+    let deleted = api.delete(job, &DeleteParams::background()).await;
+    unless_gone(deleted.map(drop), format!("deleting Job {job}"))
+}
+
+fn unless_gone(result: Result<(), kube::Error>, doing: String) -> Result<(), Error> {
     match result {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => other.map_err(Error::kubernetes(doing)),

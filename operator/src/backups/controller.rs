@@ -33,7 +33,7 @@ use crate::{
 /// Objects that are looked at in parallel.
 const CONCURRENCY: u16 = 4;
 /// One look that takes longer is cancelled; what it did remains.
-pub(super) const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What the looks of one loop share.
 pub(super) struct Shared {
@@ -50,6 +50,31 @@ impl Shared {
             backoff: Backoff::default(),
         }
     }
+
+    /// One look at an object, within [`LIMIT`], and when to look again.
+    pub(super) async fn look<O: Resource>(
+        &self,
+        object: &O,
+        looked: impl Future<Output = Result<Look, Error>>,
+    ) -> Result<Action, Error> {
+        let look = tokio::time::timeout(LIMIT, looked)
+            .await
+            .unwrap_or(Err(Error::TooLong(LIMIT)))?;
+        self.backoff.forget(&key(object));
+        Ok(match look {
+            Look::After(wait) => Action::requeue(varied(wait, rand::random::<f64>())),
+            Look::OnChange => Action::await_change(),
+        })
+    }
+}
+
+/// The object's name in logs and for its waits after failures.
+fn key<O: Resource>(object: &O) -> String {
+    format!(
+        "{}/{}",
+        object.namespace().unwrap_or_default(),
+        object.name_any()
+    )
 }
 
 /// Runs both loops of one scope until the stop signal.
@@ -138,20 +163,8 @@ where
                 Err(unreadable) => return Err(Error::Unreadable(unreadable.error.clone())),
             };
             shared.context.lease.check()?;
-            let key = format!(
-                "{}/{}",
-                object.namespace().unwrap_or_default(),
-                object.name_any()
-            );
-            let looked = look(Arc::clone(&shared.context), object);
-            let look = tokio::time::timeout(LIMIT, looked)
-                .await
-                .unwrap_or(Err(Error::TooLong(LIMIT)))?;
-            shared.backoff.forget(&key);
-            Ok(match look {
-                Look::After(wait) => Action::requeue(varied(wait, rand::random::<f64>())),
-                Look::OnChange => Action::await_change(),
-            })
+            let looked = look(Arc::clone(&shared.context), Arc::clone(&object));
+            shared.look(object.as_ref(), looked).await
         }
         .boxed()
     };
@@ -168,11 +181,7 @@ pub(super) fn failed<O: Kind>(
     shared: Arc<Shared>,
 ) -> Action {
     let class = error.class();
-    let key = format!(
-        "{}/{}",
-        object.namespace().unwrap_or_default(),
-        object.name_any()
-    );
+    let key = key(object.as_ref());
     let (wait, failures) = shared.backoff.failed(&key, class);
     match class {
         Class::Conflict | Class::NotLeading => tracing::debug!("{key}: {error}"),

@@ -20,13 +20,11 @@ use operator_api::names;
 use tokio::sync::watch;
 
 use super::{
-    carry_out::Look,
-    controller::{LIMIT, Shared, failed},
+    controller::{Shared, failed},
     drill_job::DRILL_LABEL,
     drilling,
 };
 use crate::{
-    backoff::varied,
     caches::{self, Guarded, Scope},
     error::Error,
     reconcile::Context,
@@ -117,15 +115,8 @@ async fn look(
     shared.context.lease.check()?;
     let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
     let others = running(&jobs, &namespace, &name);
-    let looked = drilling::look(Arc::clone(&shared.context), cluster, others);
-    let look = tokio::time::timeout(LIMIT, looked)
-        .await
-        .unwrap_or(Err(Error::TooLong(LIMIT)))?;
-    shared.backoff.forget(&format!("{namespace}/{name}"));
-    Ok(match look {
-        Look::After(wait) => Action::requeue(varied(wait, rand::random::<f64>())),
-        Look::OnChange => Action::await_change(),
-    })
+    let looked = drilling::look(Arc::clone(&shared.context), Arc::clone(&cluster), others);
+    shared.look(cluster.as_ref(), looked).await
 }
 
 /// Drills of other clusters that have not ended.

@@ -1,21 +1,12 @@
 //! The Job of a drill: the newest point of the archive is restored in a pod, checked, and thrown away.
-use std::collections::BTreeMap;
-
 use k8s_openapi::{
-    api::{
-        batch::v1::{Job, JobSpec},
-        core::v1::{PodTemplateSpec, Volume},
-    },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    api::{batch::v1::Job, core::v1::Volume},
     jiff::Timestamp,
 };
-use kube::{Resource as _, ResourceExt as _};
 use operator_api::{
     ByteSize, RqliteCluster,
     cluster::{Archive, Drill, KeySelector},
-    names,
 };
-use serde_json::Value;
 
 use super::pod;
 use crate::stores::access;
@@ -24,15 +15,11 @@ use crate::stores::access;
 pub const DRILL_SECONDS: i64 = 6 * 3600;
 /// Attempts besides the first, with growing pauses: a store that is away for a moment is no failed drill.
 const RETRIES: i32 = 2;
-/// How long an ended Job stays: its pod has the log, and the operator may be away.
-const KEPT_SECONDS: i32 = 24 * 3600;
 /// The container; its termination message is the result.
 pub const CONTAINER: &str = "drill";
 /// Label of the Jobs and their pods: name of the RqliteCluster. It is not the label of the cluster's own
 /// pods, so that no Service selects these, and nobody takes them for members.
 pub const DRILL_LABEL: &str = concat!(operator_api::group!(), "/drill");
-/// Annotation of the pods that has the configuration of the archive.
-const CONFIG: &str = concat!(operator_api::group!(), "/config");
 /// Where the restored database lies.
 const SCRATCH: &str = "/scratch";
 /// Room if neither the drill nor the cluster's storage says.
@@ -46,7 +33,7 @@ pub fn name(cluster: &str, at: Timestamp) -> String {
 /// The Job.
 pub fn drill(cluster: &RqliteCluster, archive: &Archive, name: &str, assigns_users: bool) -> Job {
     let mut store = access(&archive.target, "", "archive");
-    let config = store.annotation("archive-config", CONFIG, "archive.json");
+    let config = store.annotation("archive-config", pod::CONFIG, "archive.json");
     let mut args = vec![
         "archive".to_owned(),
         "drill".to_owned(),
@@ -67,47 +54,26 @@ pub fn drill(cluster: &RqliteCluster, archive: &Archive, name: &str, assigns_use
     if config.sqlite.is_some_and(|sqlite| sqlite.foreign_keys) {
         args.push("-fk".to_owned());
     }
-    let annotations = [(
-        CONFIG.to_owned(),
-        Value::Object(store.config.clone()).to_string(),
-    )];
-    let given = cluster.spec.pod_metadata.clone().unwrap_or_default();
-    let mut labels = given.labels;
-    labels.extend(own_labels(cluster));
     let drill = archive.drill.as_ref();
-    let spec = pod::spec(pod::Parts {
-        cluster: Some(cluster),
-        container: CONTAINER,
-        args,
-        store,
-        account: None,
-        scratch: (scratch(cluster, drill), SCRATCH),
-        assigns_users,
-    });
-    Job {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: cluster.namespace(),
-            labels: Some(own_labels(cluster)),
-            owner_references: Some(vec![owner(cluster)]),
-            ..ObjectMeta::default()
-        },
-        spec: Some(JobSpec {
-            active_deadline_seconds: Some(limit(drill)),
-            backoff_limit: Some(RETRIES),
-            ttl_seconds_after_finished: Some(KEPT_SECONDS),
-            template: PodTemplateSpec {
-                metadata: Some(ObjectMeta {
-                    labels: Some(labels),
-                    annotations: Some(annotations.into()),
-                    ..ObjectMeta::default()
-                }),
-                spec: Some(spec),
+    pod::job(
+        cluster,
+        pod::Work {
+            name: name.to_owned(),
+            app: "rqlite-drill",
+            label: DRILL_LABEL,
+            seconds: limit(drill),
+            retries: RETRIES,
+            pod: pod::Parts {
+                cluster: Some(cluster),
+                container: CONTAINER,
+                args,
+                store,
+                account: None,
+                scratch: (scratch(cluster, drill), SCRATCH),
+                assigns_users,
             },
-            ..JobSpec::default()
-        }),
-        status: None,
-    }
+        },
+    )
 }
 
 /// How long a drill may take, in seconds.
@@ -131,28 +97,5 @@ fn scratch(cluster: &RqliteCluster, drill: Option<&Drill>) -> Volume {
     match &wished.storage_class_name {
         Some(class) => pod::of_class("scratch", class, &size),
         None => pod::on_the_machine("scratch", Some(&size)),
-    }
-}
-
-fn own_labels(cluster: &RqliteCluster) -> BTreeMap<String, String> {
-    [
-        (names::APP_NAME_LABEL.to_owned(), "rqlite-drill".to_owned()),
-        (
-            names::MANAGED_BY_LABEL.to_owned(),
-            names::MANAGED_BY.to_owned(),
-        ),
-        (DRILL_LABEL.to_owned(), cluster.name_any()),
-    ]
-    .into()
-}
-
-fn owner(cluster: &RqliteCluster) -> OwnerReference {
-    OwnerReference {
-        api_version: RqliteCluster::api_version(&()).into_owned(),
-        kind: RqliteCluster::kind(&()).into_owned(),
-        name: cluster.name_any(),
-        uid: cluster.uid().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: None,
     }
 }

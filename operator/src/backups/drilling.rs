@@ -2,17 +2,14 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::batch::v1::Job;
-use kube::{
-    Api, Client, Resource as _, ResourceExt as _,
-    api::{DeleteParams, ListParams},
-};
+use kube::{Api, Client, Resource as _, ResourceExt as _, api::ListParams};
 use operator_api::{
     RqliteCluster,
     status::{ArchiveStatus, BACKUPS_PROVEN},
 };
 
 use super::{
-    carry_out::{ELSEWHERE, Look, get, is_managed, params, unless_gone},
+    carry_out::{CREATED, ELSEWHERE, Look, create_job, delete_job, get, is_managed, params},
     drill::{self, Record, Seen, Step},
     drill_job::{CONTAINER, DRILL_LABEL},
     job_secrets,
@@ -20,8 +17,6 @@ use super::{
 };
 use crate::{cluster::facts::ownership::is_ours, error::Error, observe::now, reconcile::Context};
 
-/// Wait after a Job was created, until its pod may be there.
-const CREATED: Duration = Duration::from_secs(2);
 /// Wait after a status was written.
 const WRITTEN: Duration = Duration::from_secs(1);
 
@@ -106,7 +101,7 @@ async fn ended(
 
 async fn do_step(context: &Context, cluster: &RqliteCluster, step: Step) -> Result<Look, Error> {
     let namespace = cluster.namespace().unwrap_or_default();
-    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &namespace);
+    let client = &context.client;
     context.lease.check()?;
     match step {
         Step::Done => Ok(Look::OnChange),
@@ -116,20 +111,11 @@ async fn do_step(context: &Context, cluster: &RqliteCluster, step: Step) -> Resu
             Ok(Look::After(WRITTEN))
         }
         Step::Delete(job) => {
-            let deleted = jobs.delete(&job, &DeleteParams::background()).await;
-            unless_gone(deleted.map(drop), format!("deleting Job {job}"))?;
+            delete_job(client, &namespace, &job).await?;
             Ok(Look::After(WRITTEN))
         }
         Step::Create(job) => {
-            match jobs.create(&params(), &job).await {
-                Ok(_) => {}
-                // The next look sees whose it is.
-                Err(kube::Error::Api(status)) if status.code == 409 => {}
-                Err(error) => {
-                    let doing = format!("creating Job {}", job.name_any());
-                    return Err(Error::kubernetes(doing)(error));
-                }
-            }
+            create_job(client, &namespace, &job).await?;
             Ok(Look::After(CREATED))
         }
     }

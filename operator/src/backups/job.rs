@@ -1,17 +1,9 @@
 //! The Jobs of backups: one makes a backup, another deletes its file. Their pods run the node's image under
 //! the restricted Pod Security standard, without a token of Kubernetes.
-use std::collections::BTreeMap;
-
-use k8s_openapi::{
-    api::{
-        batch::v1::{Job, JobSpec},
-        core::v1::{PodSpec, PodTemplateSpec},
-    },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
-};
-use kube::{Resource as _, ResourceExt as _};
-use operator_api::{RqliteBackup, RqliteCluster, cluster::KeySelector, names, store::StoreTarget};
-use serde_json::{Value, json};
+use k8s_openapi::api::batch::v1::Job;
+use kube::ResourceExt as _;
+use operator_api::{RqliteBackup, RqliteCluster, cluster::KeySelector, store::StoreTarget};
+use serde_json::json;
 
 use super::pod;
 use crate::{
@@ -19,8 +11,6 @@ use crate::{
     stores::{Access, access},
 };
 
-/// How long an ended Job stays: its pod has the log, and the operator may be away.
-const KEPT_SECONDS: i32 = 24 * 3600;
 /// How long the deletion of a file may take.
 const DELETION_SECONDS: i64 = 600;
 /// Attempts to delete a file within one Job.
@@ -33,8 +23,6 @@ const BACKUP_RETRIES: i32 = 3;
 pub const CONTAINER: &str = "backup";
 /// Label of the Jobs and their pods: name of the RqliteBackup.
 pub const BACKUP_LABEL: &str = concat!(operator_api::group!(), "/backup");
-/// Annotation of the pods that has the configuration of the target.
-const CONFIG: &str = concat!(operator_api::group!(), "/config");
 
 /// Name of the Job that makes a backup.
 pub fn name(backup: &str) -> String {
@@ -157,98 +145,31 @@ fn job(
     (seconds, retries): (i64, i32),
     assigns_users: bool,
 ) -> Job {
-    let config = store.annotation("backup-config", CONFIG, "config.json");
+    let config = store.annotation("backup-config", pod::CONFIG, "config.json");
     args.push(format!("-config={config}"));
     args.push("-result-file=/dev/termination-log".to_owned());
-    let given = cluster.and_then(|cluster| cluster.spec.pod_metadata.clone());
-    let given = given.unwrap_or_default();
-    let mut labels = given.labels;
-    labels.extend(own_labels(backup));
-    let annotations = [(
-        CONFIG.to_owned(),
-        Value::Object(store.config.clone()).to_string(),
-    )];
-    JobTemplate {
-        name,
-        labels: own_labels(backup),
-        pod: ObjectMeta {
-            labels: Some(labels),
-            annotations: Some(annotations.into()),
-            ..ObjectMeta::default()
-        },
-        spec: pod::spec(pod::Parts {
-            cluster,
-            container: CONTAINER,
-            args,
-            store,
-            account: backup.spec.how.service_account_name.clone(),
-            // The copy is checked here before it is sent.
-            scratch: (
-                pod::on_the_machine("tmp", backup.spec.how.scratch_limit.as_ref()),
-                "/tmp",
-            ),
-            assigns_users,
-        }),
-        seconds,
-        retries,
-    }
-    .build(backup)
-}
-
-/// The parts of a Job.
-struct JobTemplate {
-    name: String,
-    labels: BTreeMap<String, String>,
-    pod: ObjectMeta,
-    spec: PodSpec,
-    seconds: i64,
-    retries: i32,
-}
-
-impl JobTemplate {
-    fn build(self, backup: &RqliteBackup) -> Job {
-        Job {
-            metadata: ObjectMeta {
-                name: Some(self.name),
-                namespace: backup.namespace(),
-                labels: Some(self.labels),
-                owner_references: Some(vec![owner(backup)]),
-                ..ObjectMeta::default()
+    let how = &backup.spec.how;
+    pod::job(
+        backup,
+        pod::Work {
+            name,
+            app: "rqlite-backup",
+            label: BACKUP_LABEL,
+            seconds,
+            retries,
+            pod: pod::Parts {
+                cluster,
+                container: CONTAINER,
+                args,
+                store,
+                account: how.service_account_name.clone(),
+                // The copy is checked here before it is sent.
+                scratch: (
+                    pod::on_the_machine("tmp", how.scratch_limit.as_ref()),
+                    "/tmp",
+                ),
+                assigns_users,
             },
-            spec: Some(JobSpec {
-                active_deadline_seconds: Some(self.seconds),
-                backoff_limit: Some(self.retries),
-                ttl_seconds_after_finished: Some(KEPT_SECONDS),
-                template: PodTemplateSpec {
-                    metadata: Some(self.pod),
-                    spec: Some(self.spec),
-                },
-                ..JobSpec::default()
-            }),
-            status: None,
-        }
-    }
-}
-
-fn own_labels(backup: &RqliteBackup) -> BTreeMap<String, String> {
-    [
-        (names::APP_NAME_LABEL.to_owned(), "rqlite-backup".to_owned()),
-        (
-            names::MANAGED_BY_LABEL.to_owned(),
-            names::MANAGED_BY.to_owned(),
-        ),
-        (BACKUP_LABEL.to_owned(), backup.name_any()),
-    ]
-    .into()
-}
-
-fn owner(backup: &RqliteBackup) -> OwnerReference {
-    OwnerReference {
-        api_version: RqliteBackup::api_version(&()).into_owned(),
-        kind: RqliteBackup::kind(&()).into_owned(),
-        name: backup.name_any(),
-        uid: backup.uid().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: None,
-    }
+        },
+    )
 }

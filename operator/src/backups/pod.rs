@@ -1,17 +1,29 @@
-//! A pod of the node's image that does one thing and ends: under the restricted Pod Security standard,
-//! without a token of Kubernetes.
+//! A Job with a pod of the node's image that does one thing and ends: under the restricted Pod Security
+//! standard, without a token of Kubernetes.
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
-    api::core::v1::{
-        Capabilities, Container, EmptyDirVolumeSource, EphemeralVolumeSource, LocalObjectReference,
-        PersistentVolumeClaimSpec, PersistentVolumeClaimTemplate, PodSecurityContext, PodSpec,
-        ResourceRequirements, SeccompProfile, SecurityContext, Volume, VolumeMount,
-        VolumeResourceRequirements,
+    api::{
+        batch::v1::{Job, JobSpec},
+        core::v1::{
+            Capabilities, Container, EmptyDirVolumeSource, EphemeralVolumeSource,
+            LocalObjectReference, PersistentVolumeClaimSpec, PersistentVolumeClaimTemplate,
+            PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
+            SecurityContext, Volume, VolumeMount, VolumeResourceRequirements,
+        },
     },
-    apimachinery::pkg::api::resource::Quantity,
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
-use operator_api::{ByteSize, RqliteCluster};
+use kube::{Resource, ResourceExt as _};
+use operator_api::{ByteSize, RqliteCluster, names};
+use serde_json::Value;
 
 use crate::stores::Access;
+
+/// Annotation of the pods that has the configuration of the store, which is mounted as a file.
+pub const CONFIG: &str = concat!(operator_api::group!(), "/config");
+/// How long an ended Job stays: its pod has the log, and the operator may be away.
+const KEPT_SECONDS: i32 = 24 * 3600;
 
 /// User and group of the image.
 const USER_ID: i64 = 1000;
@@ -33,6 +45,65 @@ pub struct Parts<'a> {
     pub scratch: (Volume, &'static str),
     /// Does the platform give pods their users?
     pub assigns_users: bool,
+}
+
+/// What a Job is made of.
+#[derive(Debug)]
+pub struct Work<'a> {
+    /// Its name.
+    pub name: String,
+    /// Value of `app.kubernetes.io/name`.
+    pub app: &'static str,
+    /// The label that names its owner.
+    pub label: &'static str,
+    /// How long it may take.
+    pub seconds: i64,
+    /// Attempts besides the first.
+    pub retries: i32,
+    /// Its pod.
+    pub pod: Parts<'a>,
+}
+
+/// The Job, owned by this object.
+pub fn job<K: Resource<DynamicType = ()>>(owner: &K, work: Work<'_>) -> Job {
+    let labels: BTreeMap<String, String> = [
+        (names::APP_NAME_LABEL.to_owned(), work.app.to_owned()),
+        (
+            names::MANAGED_BY_LABEL.to_owned(),
+            names::MANAGED_BY.to_owned(),
+        ),
+        (work.label.to_owned(), owner.name_any()),
+    ]
+    .into();
+    let cluster = work.pod.cluster;
+    let given = cluster.and_then(|cluster| cluster.spec.pod_metadata.clone());
+    let mut of_pod = given.unwrap_or_default().labels;
+    of_pod.extend(labels.clone());
+    let config = Value::Object(work.pod.store.config.clone()).to_string();
+    Job {
+        metadata: ObjectMeta {
+            name: Some(work.name),
+            namespace: owner.namespace(),
+            labels: Some(labels),
+            owner_references: owner.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(JobSpec {
+            active_deadline_seconds: Some(work.seconds),
+            backoff_limit: Some(work.retries),
+            ttl_seconds_after_finished: Some(KEPT_SECONDS),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(of_pod),
+                    annotations: Some([(CONFIG.to_owned(), config)].into()),
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(spec(work.pod)),
+            },
+            ..JobSpec::default()
+        }),
+        status: None,
+    }
 }
 
 /// The pod.

@@ -167,6 +167,14 @@ pub(crate) fn mark(cluster: &Cluster<'_>) -> Result<Mark> {
     Ok(Mark { index, rows })
 }
 
+/// A cluster of three with an archive, Ready; and the archive's store.
+pub(crate) fn archived<'c, 'n>(cluster: &'c Cluster<'n>) -> Result<Store<'c, 'n>> {
+    let store = Store::start(cluster)?;
+    cluster.create(spec(3, json!({"archive": archive(&store, "log")})))?;
+    cluster.ready(LONG)?;
+    Ok(store)
+}
+
 /// An archive in this store.
 pub(crate) fn archive(store: &Store<'_, '_>, prefix: &str) -> Value {
     json!({"target": store.target(prefix), "every": "2s"})
@@ -213,9 +221,7 @@ pub(crate) fn begun<T>(
 /// B2: a new cluster from a backup, and others from the archive at a time and at an index.
 pub(crate) fn bootstrapped(fixture: &Fixture) -> Result<Measurements> {
     fixture.bare("bootstrapped", |cluster| {
-        let store = Store::start(cluster)?;
-        cluster.create(spec(3, json!({"archive": archive(&store, "log")})))?;
-        cluster.ready(LONG)?;
+        let store = archived(cluster)?;
         let writer = cluster.writer()?;
         writer.await_progress(LIMIT)?;
         let before = mark(cluster)?;

@@ -9,12 +9,11 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use crate::{
-    backups::{archive, await_archived, mark, rows_of, time_after},
-    cluster::{Cluster, LONG, NAME, spec},
+    backups::{archived, await_archived, mark, rows_of, time_after},
+    cluster::{Cluster, LONG, NAME},
     fixture::{Fixture, text},
     recovery::{await_phase, recover},
     report::Measurements,
-    store::Store,
 };
 
 /// Runs `kubectl rqlite` in the cluster's namespace.
@@ -28,9 +27,7 @@ fn plugin(cluster: &Cluster<'_>, args: &[&str]) -> Result<String> {
 /// B4: `kubectl rqlite clone` at a time; the clone and its origin are two clusters.
 pub(crate) fn by_the_plugin(fixture: &Fixture) -> Result<Measurements> {
     fixture.bare("cloned", |cluster| {
-        let store = Store::start(cluster)?;
-        cluster.create(spec(3, json!({"archive": archive(&store, "log")})))?;
-        cluster.ready(LONG)?;
+        archived(cluster)?;
         let writer = cluster.writer()?;
         writer.await_progress(LIMIT)?;
         let before = mark(cluster)?;
@@ -81,9 +78,7 @@ fn between<'t>(said: &'t str, from: &str, to: &str) -> Result<&'t str> {
 /// B6: all volumes are lost. What is lost is announced; one object brings the same cluster back.
 pub(crate) fn after_all_volumes_are_lost(fixture: &Fixture) -> Result<Measurements> {
     fixture.bare("all-lost", |cluster| {
-        let store = Store::start(cluster)?;
-        cluster.create(spec(3, json!({"archive": archive(&store, "log")})))?;
-        cluster.ready(LONG)?;
+        archived(cluster)?;
         let writer = cluster.writer()?;
         let first = mark(cluster)?;
         await_archived(cluster, first.index)?;

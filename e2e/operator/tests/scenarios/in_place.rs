@@ -9,11 +9,10 @@ use e2e_kubernetes::namespace::LIMIT;
 use serde_json::{Value, json};
 
 use crate::{
-    backups::{archive, await_archived, await_phase, create, mark, object, rows_of},
-    cluster::{Cluster, LONG, NAME, QUIET, spec},
+    backups::{archived, await_archived, await_phase, create, mark, object, rows_of},
+    cluster::{Cluster, LONG, NAME, QUIET},
     fixture::{Fixture, text},
     report::Measurements,
-    store::Store,
 };
 
 /// How long the store is away.
@@ -37,9 +36,7 @@ fn number(value: &Value, what: &str) -> Result<u64> {
 /// B3: announced, carried out under a writer, undone exactly what was announced, and taken back.
 pub(crate) fn restored(fixture: &Fixture) -> Result<Measurements> {
     fixture.bare("in-place", |cluster| {
-        let store = Store::start(cluster)?;
-        cluster.create(spec(3, json!({"archive": archive(&store, "log")})))?;
-        cluster.ready(LONG)?;
+        archived(cluster)?;
         let writer = cluster.writer()?;
         writer.await_progress(LIMIT)?;
         let point = mark(cluster)?;
@@ -86,9 +83,7 @@ pub(crate) fn restored(fixture: &Fixture) -> Result<Measurements> {
 /// B7: nobody reaches the store for two minutes. The database goes on, the archive catches up without a gap.
 pub(crate) fn store_away(fixture: &Fixture) -> Result<Measurements> {
     fixture.bare("store-away", |cluster| {
-        let store = Store::start(cluster)?;
-        cluster.create(spec(3, json!({"archive": archive(&store, "log")})))?;
-        cluster.ready(LONG)?;
+        let store = archived(cluster)?;
         let writer = cluster.writer()?;
         let first = mark(cluster)?;
         await_archived(cluster, first.index)?;
