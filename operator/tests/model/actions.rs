@@ -21,6 +21,8 @@ pub(crate) struct Request<'a> {
     pub(crate) operation: Option<Operation>,
     /// Set if it arrives late: the version of the StatefulSets that it is bound to.
     pub(crate) late: Option<u64>,
+    /// Did the cluster end when it was sent?
+    pub(crate) ends: bool,
 }
 
 impl Request<'_> {
@@ -73,8 +75,8 @@ pub(crate) fn act(
                 claim.requested.clone_from(size);
             }
         }
-        Action::DeleteClaim { name, uid } if deletion::ends(world) && request.late.is_none() => {
-            return deletion::delete_claim(world, name, uid);
+        Action::DeleteClaim { uid, .. } if request.ends => {
+            world.claims.retain(|_, claim| claim.uid != *uid);
         }
         Action::DeleteClaim { name, uid } => return delete_claim(world, request, name, uid),
         Action::CheckMember {

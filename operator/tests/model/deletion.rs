@@ -150,20 +150,20 @@ pub(crate) fn release(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
-/// A claim is deleted with its cluster: only if the spec says so.
+/// May this claim be deleted now, with its cluster? Checked when the request is sent: one that is under way
+/// takes effect whatever changes meanwhile.
 ///
 /// # Errors
-/// It does not, or it is somebody else's claim.
-pub(crate) fn delete_claim(world: &mut World, name: &str, uid: &str) -> Result<(), String> {
+/// The spec keeps the claims, or a pod uses it.
+pub(crate) fn check_claim(world: &World, name: &str) -> Result<(), String> {
     let retention = world.cluster.spec.storage.retention.clone();
     let deletes = retention.and_then(|r| r.when_deleted) == Some(Deletion::Delete);
     let used = world.pods.keys().any(|pod| names::claim(pod) == *name);
-    if !deletes || used || is_protected(world) {
+    if !deletes || used {
         return Err(format!(
             "{name} is deleted: the spec deletes {deletes}, in use {used}"
         ));
     }
-    world.claims.retain(|_, claim| claim.uid != uid);
     Ok(())
 }
 

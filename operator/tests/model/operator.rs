@@ -154,12 +154,17 @@ fn send(
             ProbeResult::Ok(_) | ProbeResult::Failed(_) => return Ok(()),
         }
     }
+    let ends = deletion::ends(world);
+    if let (true, Action::DeleteClaim { name, .. }) = (ends, action) {
+        deletion::check_claim(world, name)?;
+    }
     let version = world.sets.values().map(|set| set.version).sum();
     if !storm || rng.random_bool(0.88) {
         let request = Request {
             action,
             operation,
             late: None,
+            ends,
         };
         return act(world, rng, &request);
     }
@@ -170,6 +175,7 @@ fn send(
         action: action.clone(),
         operation,
         version,
+        ends,
     });
     Ok(())
 }
@@ -191,6 +197,7 @@ pub(crate) fn arrive(world: &mut World, rng: &mut StdRng) -> Result<(), String> 
             action: &delayed.action,
             operation: delayed.operation,
             late: Some(delayed.version),
+            ends: delayed.ends,
         };
         act(world, rng, &request)?;
     }

@@ -129,6 +129,8 @@ pub(crate) struct DelayedAction {
     pub(crate) operation: Option<Operation>,
     /// The version of the StatefulSets that it is bound to.
     pub(crate) version: u64,
+    /// Did the cluster end when it was sent?
+    pub(crate) ends: bool,
 }
 
 /// The whole state.
