@@ -75,9 +75,7 @@ pub(crate) fn act(
                 claim.requested.clone_from(size);
             }
         }
-        Action::DeleteClaim { uid, .. } if request.ends => {
-            world.claims.retain(|_, claim| claim.uid != *uid);
-        }
+        Action::DeleteClaim { uid, .. } if request.ends => deletion::delete_claim(world, uid),
         Action::DeleteClaim { name, uid } => return delete_claim(world, request, name, uid),
         Action::CheckMember {
             name,

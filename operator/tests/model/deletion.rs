@@ -6,7 +6,7 @@ use operator_api::{
     status::Pool,
 };
 use rand::{Rng, rngs::StdRng};
-use rqlite_operator::cluster::Plan;
+use rqlite_operator::cluster::{Action, Plan};
 
 use crate::{
     kubernetes::{set_name, stop},
@@ -19,7 +19,7 @@ const FOREGROUND: &str = "foregroundDeletion";
 /// What is known of the cluster's deletion.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ending {
-    /// Disks that held data when it began, by uid of their claim.
+    /// Disks that held data when it began and were not deleted with it, by uid of their claim.
     disks: Vec<String>,
     /// Did the object have the operator's finalizer and protection then?
     protected: bool,
@@ -167,15 +167,33 @@ pub(crate) fn check_claim(world: &World, name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// A claim is deleted with its cluster, as the spec said when that was decided.
+pub(crate) fn delete_claim(world: &mut World, uid: &str) {
+    world.claims.retain(|_, claim| claim.uid != uid);
+    world.ending.disks.retain(|disk| disk != uid);
+}
+
 /// Rules for a plan of a cluster that ends.
 ///
 /// # Errors
 /// The rule that was broken.
 pub(crate) fn check(world: &World, plan: &Plan) -> Result<(), String> {
-    if ends(world) && !plan.objects.is_empty() {
+    if !ends(world) {
+        return Ok(());
+    }
+    if !plan.objects.is_empty() {
         return Err("objects of a cluster that ends are created".to_owned());
     }
-    Ok(())
+    match &plan.action {
+        None
+        | Some(
+            Action::DeleteStatefulSet { .. }
+            | Action::DeletePod { .. }
+            | Action::DeleteClaim { .. }
+            | Action::ReleaseFinalizer,
+        ) => Ok(()),
+        Some(other) => Err(format!("{other:?} for a cluster that ends")),
+    }
 }
 
 /// Is the object gone? Then its data is there, unless its spec said otherwise.
@@ -192,7 +210,7 @@ pub(crate) fn is_gone(world: &World) -> Result<bool, String> {
     }
     let spec = &world.cluster.spec;
     let retention = spec.storage.retention.clone().unwrap_or_default();
-    let deletes = [retention.when_deleted, retention.when_scaled].contains(&Some(Deletion::Delete));
+    let scales = retention.when_scaled == Some(Deletion::Delete);
     let there = data(world);
     let lost_by_faults = world.lost_disks > 0;
     let missing: Vec<_> = world
@@ -201,7 +219,7 @@ pub(crate) fn is_gone(world: &World) -> Result<bool, String> {
         .iter()
         .filter(|uid| !there.contains(uid))
         .collect();
-    if !deletes && !lost_by_faults && !missing.is_empty() {
+    if !scales && !lost_by_faults && !missing.is_empty() {
         return Err(format!(
             "data is gone with a cluster that keeps it: {missing:?}"
         ));

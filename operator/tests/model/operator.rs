@@ -45,6 +45,10 @@ pub(crate) fn tick(world: &mut World, rng: &mut StdRng, storm: bool) -> Result<(
     let seen = observe(world);
     let plan = plan(&seen);
     check(&seen, &plan)?;
+    // A cluster that ends has no quorum to keep.
+    if !deletion::ends(world) {
+        check_quorum(&seen, &plan)?;
+    }
     world.leader_seen = View::of(&seen).leader_seen();
     others::check(world, &plan)?;
     deletion::check(world, &plan)?;
@@ -333,7 +337,6 @@ pub(crate) fn can_all_speak(world: &World) -> Result<(), String> {
 
 /// Rules that every plan keeps with respect to its observation.
 fn check(seen: &Observation, plan: &Plan) -> Result<(), String> {
-    let view = View::of(seen);
     let found = contradictions(&seen.cluster, &plan.status);
     if !found.is_empty() {
         return Err(format!("the status contradicts itself: {found:?}"));
@@ -351,6 +354,15 @@ fn check(seen: &Observation, plan: &Plan) -> Result<(), String> {
             "{action:?} in the reconcile that records another operation"
         ));
     }
+    Ok(())
+}
+
+/// Members stop only while the others are a quorum.
+fn check_quorum(seen: &Observation, plan: &Plan) -> Result<(), String> {
+    let view = View::of(seen);
+    let Some(action) = &plan.action else {
+        return Ok(());
+    };
     let voters = view.config_voters();
     let participants = view.participants();
     let (leaves, after) = match action {
