@@ -61,6 +61,11 @@ pub fn start(view: &View<'_>) -> Decision {
             .iter()
             .find(|m| m.voter && m.name != newcomer && !view.participates(&m.name));
         if let Some(absent) = absent {
+            // Somebody lowered the StatefulSet below a member: its pod, and its data, come back.
+            let ordinal = names::ordinal(&view.set_name(Pool::Voter), &absent.name);
+            if let Some(ordinal) = ordinal.filter(|ordinal| *ordinal >= live) {
+                return grow_set(view, ordinal + 1);
+            }
             let text = format!("no voter is added until {} takes part", absent.name);
             return Decision::Blocked("ScaleUpBlocked", text);
         }

@@ -191,6 +191,28 @@ fn one_voter_is_added_at_a_time_and_only_to_complete_ones() {
 }
 
 #[test]
+fn a_member_whose_pod_went_with_a_lowered_statefulset_comes_back_first() {
+    for wanted in [5, 4] {
+        let mut fixture = resized(2, wanted);
+        join(&mut fixture, "demo-3", true);
+        let raised = fixture.action();
+        assert!(
+            matches!(
+                raised,
+                Some(Action::SetReplicas {
+                    from: 2,
+                    to: 4,
+                    absent: None,
+                    ..
+                })
+            ),
+            "{wanted}: {raised:?}"
+        );
+        assert_eq!(fixture.status().target.unwrap().replicas, 2);
+    }
+}
+
+#[test]
 fn a_newcomer_that_never_joined_goes_where_it_is_not_wanted_any_more() {
     let mut fixture = resized(3, 4);
     fixture.action();
