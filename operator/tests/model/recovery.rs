@@ -232,6 +232,15 @@ pub(crate) fn give_consent(world: &mut World) {
                 *world.cluster.metadata.generation.get_or_insert(0) += 1;
                 world.note(|| "! read replicas 2, as the status says".to_owned());
             }
+            // An unknown voter never answers the operator: without the person's word nothing goes on.
+            let unknown = cluster.unknown_members.iter().map(|m| m.name.clone());
+            let unknown: Vec<String> = unknown.filter(|name| message.contains(name)).collect();
+            if message.contains("ignoreMembers") && !unknown.is_empty() {
+                create_recovery(world, |spec| {
+                    spec.accept_data_loss = true;
+                    spec.ignore_members = unknown;
+                });
+            }
         }
         _ if open.is_none() && cluster.is(operator_api::status::QUORUM_LOST) => {
             create_recovery(world, |spec| spec.accept_data_loss = true);
