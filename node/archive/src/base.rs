@@ -1,6 +1,7 @@
-//! The data of a base: a database file as one zstd frame, encrypted if there are keys, in constant memory.
+//! The data of a base: a database file, compressed as one zstd frame and, with keys, encrypted. Memory use
+//! does not depend on the file's length.
 //!
-//! Both directions take bytes as they come and give bytes back, so that callers choose threads and streams.
+//! Encoder and decoder work on slices and do no I/O, so the caller chooses threads and streams.
 use std::io::{self, Write};
 
 use sha2::{Digest, Sha256};
@@ -13,26 +14,28 @@ use crate::{
     seal::{Opener, Sealer},
 };
 
-/// zstd's default: a base should not take the disk's or the writers' time.
+/// zstd's default level: higher ones would take more CPU time from the node's own work.
 const ZSTD_LEVEL: i32 = 3;
-/// Frames from elsewhere may not take more memory than this (8 MiB).
+/// Base-2 logarithm of the largest zstd window that is accepted (8 MiB). Bounds the memory that a frame
+/// written elsewhere can demand.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-/// The decoder is given stored bytes in pieces of this size, and each piece becomes at most a few hundred
-/// times as much: so much is in memory at once.
+/// Stored bytes are decompressed in pieces of this size, because the output of one piece is held in memory.
+/// Database pages expand at most a few hundred times, runs of one byte up to 32,768 times (128 MiB): zstd's
+/// RLE blocks of 4 bytes stand for up to 128 KiB (RFC 8878, 3.1.1.2).
 const PIECE_BYTES: usize = 4 << 10;
 
-/// What was stored of a database file.
+/// Lengths and checksum of a database file that was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// Bytes of the file.
+    /// Length of the database file in bytes.
     pub bytes: u64,
     /// SHA-256 of the file, in hexadecimal digits.
     pub sha256: String,
-    /// Bytes of the object.
+    /// Length of the stored object in bytes.
     pub object_bytes: u64,
 }
 
-/// A database file on its way into the archive.
+/// Compresses and encrypts a database file for the archive.
 pub struct Encoder {
     zstd: zstd::stream::write::Encoder<'static, Vec<u8>>,
     sealer: Sealer,
@@ -75,7 +78,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Ends the object.
+    /// Ends the object: appends the rest of it to `out`.
     ///
     /// # Errors
     /// As [`Self::push`].
@@ -92,7 +95,8 @@ impl Encoder {
     }
 }
 
-/// A database file on its way out of the archive. What it gives is proven only by [`Decoder::finish`].
+/// Decrypts and decompresses the data of a base. What it passes on is unverified until [`Decoder::finish`]
+/// succeeds.
 pub struct Decoder<'a> {
     object: &'a str,
     expected: Stored,
@@ -101,7 +105,7 @@ pub struct Decoder<'a> {
     object_bytes: u64,
 }
 
-/// What the decoder writes to: the bytes not yet taken, and what was seen of all.
+/// Receives the decompressed bytes: holds those not yet passed to the sink, counts and hashes all.
 struct Counted {
     waiting: Vec<u8>,
     sha256: Sha256,
@@ -149,7 +153,7 @@ impl<'a> Decoder<'a> {
     /// Adds bytes of the object and passes bytes of the file to `sink`.
     ///
     /// # Errors
-    /// An object that does not open or is longer than the base; an error of `sink`.
+    /// The object cannot be decrypted or decompressed, or is longer than its base says; or `sink` failed.
     pub fn push(
         &mut self,
         stored: &[u8],
@@ -181,10 +185,11 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    /// Ends the object: everything that was passed to `sink` is the database file of the base.
+    /// Checks length and SHA-256. On success, everything that was passed to `sink` is exactly the base's
+    /// database file.
     ///
     /// # Errors
-    /// An object that is truncated or holds another file.
+    /// The object is truncated or holds another file, or `sink` failed.
     pub fn finish(
         mut self,
         mut sink: impl FnMut(&[u8]) -> io::Result<()>,
@@ -217,10 +222,10 @@ impl<'a> Decoder<'a> {
 /// Why a base could not be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// The object is refused.
+    /// The object is damaged, foreign, or cannot be decrypted.
     #[error(transparent)]
     Object(#[from] BadObject),
-    /// The receiver of the file failed.
+    /// The `sink` failed.
     #[error("the database cannot be written: {0}")]
     Sink(io::Error),
 }

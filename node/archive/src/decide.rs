@@ -1,27 +1,29 @@
-//! Decisions of the writer: where to go on, when a base is due, what may be deleted. Values in, values out.
+//! Decisions of the archive's writer, as functions without I/O: where to continue, when a base is due, what
+//! may be deleted.
 use crate::{
     documents::{Base, Gap, Writer},
     moment::Moment,
     segment::Start,
 };
 
-/// Where a writer goes on.
+/// Where a writer continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resume {
     /// With a segment that begins here.
     At(Start),
-    /// With a base: the log does not hold the entries that follow what is archived.
+    /// With a new base: the log no longer holds the entries that follow what is archived.
     NeedsBase {
-        /// The entries that no log holds any more; `None` in a new archive. The gap reaches up to the base.
+        /// The entries that are neither archived nor in the log; `None` in a new archive. The gap ends at the
+        /// new base.
         missing: Option<Gap>,
     },
 }
 
-/// Where a new leader goes on. `after_last` is [`crate::segment::Segment::after`] of the last segment by
-/// name, `log_first` the first index that its log still holds.
+/// Where a new leader continues. `after_last` is [`crate::segment::Segment::after`] of the segment that
+/// reaches furthest, `log_first` the first index that the leader's log still holds.
 ///
-/// Archiving goes on behind the last segment as long as the log allows it, even if there is a base behind
-/// that: so a base never makes a gap.
+/// Continues after the last segment while the log still holds the next entry, even if there is a newer base:
+/// continuing after that base would leave out the entries before it.
 pub fn resume(after_last: Option<&Start>, newest_base: Option<&Base>, log_first: u64) -> Resume {
     let after_base = newest_base.map(|base| Start {
         first: base.index.saturating_add(1),
@@ -30,7 +32,7 @@ pub fn resume(after_last: Option<&Start>, newest_base: Option<&Base>, log_first:
         term: base.term,
     });
     let held = |start: &&Start| start.first >= log_first;
-    // Without a base, segments restore nothing; so it comes first.
+    // Segments cannot be restored without a base, so the first base comes before the first segment.
     if let Some(after_base) = &after_base
         && let Some(start) = after_last.filter(held).or(Some(after_base).filter(held))
     {
@@ -49,14 +51,15 @@ pub fn resume(after_last: Option<&Start>, newest_base: Option<&Base>, log_first:
     }
 }
 
-/// Why a base is made. Its words are in [`Base::reason`].
+/// Why a base is made. [`Reason::word`] is stored as [`Base::reason`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// There is none.
+    /// There is no base yet.
     First,
-    /// The log does not hold what the archive lacks.
+    /// Entries that are not archived are no longer in the log.
     Gap,
-    /// Another SQLite or rqlited applies entries than the one that wrote the newest base.
+    /// Entries are applied by another version of SQLite or rqlited, or with other settings, than those of the
+    /// newest base.
     Version,
     /// The database was replaced by a load or a restore.
     Load,
@@ -64,12 +67,12 @@ pub enum Reason {
     Interval,
     /// Many bytes follow the newest base.
     Size,
-    /// Somebody asked for it.
+    /// It was requested.
     Request,
 }
 
 impl Reason {
-    /// Its word in a base's document.
+    /// The value of [`Base::reason`] in the base's document.
     pub fn word(self) -> &'static str {
         match self {
             Self::First => "first",
@@ -83,22 +86,22 @@ impl Reason {
     }
 }
 
-/// What is known when the question is asked.
+/// What [`base_due`] decides from.
 #[derive(Clone, Debug)]
 pub struct BaseFacts<'a> {
     /// The newest base.
     pub newest: Option<&'a Base>,
-    /// Did [`resume`] ask for a base?
+    /// Whether [`resume`] returned [`Resume::NeedsBase`].
     pub needed: bool,
     /// Index of the last entry applied.
     pub applied: u64,
-    /// Now.
+    /// The present time, by this node's clock.
     pub now: Moment,
     /// Bytes of segments, as stored, since the newest base.
     pub bytes_since: u64,
-    /// Bytes of the database.
+    /// Length of the database in bytes.
     pub database_bytes: u64,
-    /// This program.
+    /// This program and its settings.
     pub writer: &'a Writer,
     /// Index of the last load or restore, if one is known.
     pub replaced_at: Option<u64>,
@@ -107,13 +110,14 @@ pub struct BaseFacts<'a> {
 /// When bases are due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BaseRules {
-    /// Oldest that a base becomes.
+    /// Age of the newest base from which another one is due.
     pub interval_seconds: i64,
-    /// So many bytes of segments, or as many as the database has, make a new base due.
+    /// Bytes of segments after the newest base from which another one is due; at least the length of the
+    /// database.
     pub bytes: u64,
 }
 
-/// Is a base due, and why?
+/// Why a base is due; `None` if none is.
 pub fn base_due(facts: &BaseFacts<'_>, rules: BaseRules) -> Option<Reason> {
     let Some(newest) = facts.newest else {
         return Some(Reason::First);
@@ -121,7 +125,7 @@ pub fn base_due(facts: &BaseFacts<'_>, rules: BaseRules) -> Option<Reason> {
     if facts.needed {
         return Some(Reason::Gap);
     }
-    // A base that contains everything is as new as any could be.
+    // Nothing was applied since the newest base: another one would hold the same.
     if facts.applied <= newest.index {
         return None;
     }
@@ -132,7 +136,7 @@ pub fn base_due(facts: &BaseFacts<'_>, rules: BaseRules) -> Option<Reason> {
             Reason::Load,
             facts.replaced_at.is_some_and(|at| at > newest.index),
         ),
-        // Far in the future: a clock was wrong, and waiting for it could take years.
+        // A base from the future was made by a wrong clock: waiting until it is old enough could take years.
         (
             Reason::Interval,
             age >= rules.interval_seconds || age < -rules.interval_seconds,
@@ -148,7 +152,7 @@ pub fn base_due(facts: &BaseFacts<'_>, rules: BaseRules) -> Option<Reason> {
         .map(|(why, _)| why)
 }
 
-/// What may be deleted. In this order: documents of bases, their data, segments from the oldest.
+/// What may be deleted, in this order: documents of bases, their data, segments (the oldest first).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deletable {
     /// Indexes of bases, oldest first.
@@ -157,13 +161,14 @@ pub struct Deletable {
     pub segments: Vec<u64>,
 }
 
-/// So many segments before the first needed one are kept and looked at, too: after a gap, two leaders may
-/// have divided the same entries differently, and an earlier one may reach further than its successor's name
-/// says.
+/// Number of segments before the first needed one that are also kept and read. After a gap, two leaders may
+/// have cut the same entries into different segments, so a segment may reach further than the name of the
+/// next one suggests.
 pub const OVERLAPS: usize = 4;
 
-/// What no point since `keep_since` needs. `firsts` are all segments' first indexes, ascending. Always keeps
-/// a base: the newest one that is not after `keep_since`, or all if there is none.
+/// What no restore to a time from `keep_since` on needs. `firsts` are the first indexes of all segments,
+/// ascending. The newest base that is not after `keep_since` is kept, and everything after it; without such a
+/// base, everything is kept.
 pub fn deletable(bases: &[Base], firsts: &[u64], keep_since: Moment) -> Deletable {
     let old_enough = bases.iter().filter(|base| base.time <= keep_since);
     let Some(keep) = old_enough.map(|base| base.index).max() else {
@@ -182,7 +187,7 @@ pub fn deletable(bases: &[Base], firsts: &[u64], keep_since: Moment) -> Deletabl
     }
 }
 
-/// Position of the first segment that a restore from a base at `index` may need.
+/// Position in `firsts` of the first segment that a restore from a base at `index` may need.
 pub(crate) fn first_needed(firsts: &[u64], index: u64) -> usize {
     let next = index.saturating_add(1);
     firsts
@@ -190,11 +195,12 @@ pub(crate) fn first_needed(firsts: &[u64], index: u64) -> usize {
         .saturating_sub(1 + OVERLAPS)
 }
 
-/// How long data of a base may wait for its document.
+/// Age in seconds above which the data of a base without a document are deleted.
 const ORPHAN_SECONDS: i64 = 2 * 24 * 60 * 60;
 
-/// Of objects with data of bases (last part of the name, time of writing), those that no document names and
-/// that are older than two days: left by a crash, or by the loser of a race. `bases` must be all of them.
+/// Of the objects with data of bases (last part of the name, time of writing), those that no document names
+/// and that are older than two days. They are left by a crash, or by a leader that found the base already
+/// stored by another. `bases` must be all bases.
 pub fn orphans<'a>(
     data: impl IntoIterator<Item = (&'a str, Moment)>,
     bases: &[Base],

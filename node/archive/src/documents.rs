@@ -1,7 +1,7 @@
-//! The JSON documents of a timeline: what it began as, its bases, and the manifest for people.
+//! The JSON documents of a timeline: its origin, its bases, and the manifest for people.
 //!
-//! Append only: readers ignore fields that they do not know, and a document whose `format` is newer is
-//! refused.
+//! Fields are only ever added: readers ignore those that they do not know, and a document whose `format` is
+//! newer is refused.
 use node_contract::Lineage;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -18,7 +18,7 @@ pub const FORMAT: u32 = 1;
 /// Largest document, as stored.
 pub const MAX_DOCUMENT_BYTES: u64 = 1 << 20;
 
-/// The programs that applied the entries of a base or segment.
+/// Version and settings of the program that applied the entries of a base or segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Writer {
     /// Version of SQLite, such as `3.50.4`.
@@ -74,7 +74,7 @@ pub struct Base {
     pub index: u64,
     /// Term of that entry.
     pub term: u64,
-    /// Time of that entry: of the last request up to it.
+    /// Time of that entry, which is the time of the last request up to it.
     pub time: Moment,
     /// When the base was made.
     pub created_at: Moment,
@@ -160,13 +160,13 @@ impl From<&Base> for BaseSummary {
     }
 }
 
-/// A document that knows where it belongs.
+/// A document whose content says under which name it belongs.
 pub trait Document: Serialize + DeserializeOwned {
     /// Its format.
     fn format(&self) -> u32;
     /// Its timeline's lineage.
     fn lineage(&self) -> &Lineage;
-    /// Is this its kind of object, and the one that it describes?
+    /// Whether `object` is the one that this document describes.
     fn is(&self, object: &Object) -> bool;
 }
 
@@ -206,7 +206,7 @@ impl Document for Manifest {
     }
 }
 
-/// What only the format's number must be readable of.
+/// The format number alone, which must be readable whatever the rest is.
 #[derive(Deserialize)]
 struct FormatOnly {
     format: u32,
@@ -215,7 +215,7 @@ struct FormatOnly {
 /// A document as the bytes of the object `name`: indented JSON, encrypted if there are keys.
 ///
 /// # Errors
-/// Only if JSON cannot hold it, which the types exclude; reported rather than assumed.
+/// Serialization or encryption failed; neither is expected of these types.
 pub fn encode<D: Document>(
     document: &D,
     name: &str,
@@ -230,7 +230,8 @@ pub fn encode<D: Document>(
 /// The document that the object `name` holds.
 ///
 /// # Errors
-/// An object that does not open, is no such document, or belongs under another name.
+/// The object cannot be decrypted, is not a document of this type, has a newer format, or belongs under
+/// another name.
 pub fn decode<D: Document>(name: &str, stored: &[u8], keys: Option<&Keys>) -> Result<D, BadObject> {
     let text = seal::open(keys, name, stored)?;
     let checked = || {
@@ -254,7 +255,7 @@ pub fn decode<D: Document>(name: &str, stored: &[u8], keys: Option<&Keys>) -> Re
     checked().map_err(|problem| BadObject::new(name, problem))
 }
 
-/// The problem of an object that says that it is of this lineage, which is not the one of its name.
+/// The problem of an object whose content names this lineage, while its name says another one.
 pub(crate) fn foreign_lineage(lineage: &Lineage) -> Problem {
     Problem::Foreign(format!(
         "it was written for lineage {} of epoch {}",

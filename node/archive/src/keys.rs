@@ -1,4 +1,4 @@
-//! The key file: which keys open an archive, and which one encrypts.
+//! The key file: the keys that decrypt an archive, and the one that encrypts.
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 const KEY_BYTES: usize = 32;
 /// Longest id of a key.
 pub(crate) const MAX_ID_BYTES: usize = 64;
-/// Most keys of one file: a key each week for years.
+/// Most keys of one file: a new key each week for 19 years.
 const MAX_KEYS: usize = 1000;
-/// The line that also accepts objects that are not encrypted.
+/// The line of a key file that allows objects that are not encrypted.
 const ALLOW_PLAIN: &str = "allow-plain";
 
 /// Keys by id. The first one encrypts, all decrypt. Its `Debug` shows ids only.
@@ -55,7 +55,7 @@ impl Keys {
     /// are not encrypted.
     ///
     /// # Errors
-    /// The first line that is wrong, by its number and without its content.
+    /// The first wrong line, by its number and without its content; no key at all; or more than 1000 keys.
     pub fn parse(text: &str) -> Result<Self, KeyFileError> {
         let mut found = Self {
             keys: Vec::new(),

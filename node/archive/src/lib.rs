@@ -1,5 +1,5 @@
-//! The archive's format and decisions: what is kept of a cluster's past, under which names, in which bytes;
-//! which objects a restore needs; what may be deleted. See `DESIGN.md`.
+//! The format of the continuous archive (names and bytes of its objects), and decisions about it: which
+//! objects a restore needs, and which may be deleted. See `DESIGN.md`.
 //!
 //! Knows neither Raft nor SQLite. Decisions are plain functions; what needs a store takes [`store::Store`].
 
@@ -19,7 +19,7 @@ pub mod segment;
 pub mod store;
 pub mod verify;
 
-/// Hexadecimal digits of a checksum.
+/// Bytes as lower-case hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

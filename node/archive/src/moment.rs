@@ -1,11 +1,11 @@
-//! A moment as the archive counts it: microseconds since the Unix epoch, written for people.
+//! A time in the archive: microseconds since the Unix epoch, written as RFC 3339.
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// Microseconds since the Unix epoch. In JSON: RFC 3339 in UTC, or a number with `us` where no calendar has
-/// it.
+/// Microseconds since the Unix epoch. In JSON: RFC 3339 in UTC, or `<microseconds>us` where RFC 3339 has no
+/// such year.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub i64);
 
@@ -14,7 +14,7 @@ impl Moment {
     /// reads what `Display` writes.
     ///
     /// # Errors
-    /// A text for that person.
+    /// The text is not such a time; the error shows the expected form.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(micros) = text.strip_suffix("us").and_then(|n| n.parse().ok()) {
             return Ok(Self(micros));
@@ -29,13 +29,13 @@ impl Moment {
             .map_err(|_| format!("{text:?} is out of range"))
     }
 
-    /// As many seconds later.
+    /// The time so many seconds later.
     #[must_use]
     pub fn plus_seconds(self, seconds: i64) -> Self {
         Self(self.0.saturating_add(seconds.saturating_mul(1_000_000)))
     }
 
-    /// Seconds from `earlier` to this; negative if it is later.
+    /// Whole seconds from `earlier` to this; negative if `earlier` is later.
     pub fn seconds_since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0) / 1_000_000
     }

@@ -1,9 +1,9 @@
-//! Which objects restore a point of the past: decisions about one timeline, without I/O.
+//! Which objects a restore to a point of the past reads: decisions about one timeline, without I/O.
 //!
 //! 1. [`choose_base`]: the newest base at or before the target.
 //! 2. [`wanted`]: of the segments' names, those whose headers are needed.
-//! 3. [`plan`]: a seamless sequence of segments up to the target, or what is missing.
-//! 4. [`Sequence`]: while the segments are read, that each is the one that followed when it was written.
+//! 3. [`plan`]: a sequence of segments without a gap up to the target, or what is missing.
+//! 4. [`Sequence`]: checks, while segments are read, that each is the one that followed when it was written.
 use std::fmt;
 
 use node_contract::Lineage;
@@ -24,9 +24,9 @@ use crate::{
 pub enum Target {
     /// The last archived entry.
     End,
-    /// As this entry left the database.
+    /// The state after this entry.
     Index(u64),
-    /// As the last entry with a time not after this one left it.
+    /// The state after the last entry whose time is not later than this.
     Time(Moment),
 }
 
@@ -58,13 +58,13 @@ impl fmt::Display for Point {
 /// Why a point cannot be restored.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Unreachable {
-    /// Nothing to begin with.
+    /// The timeline has no base.
     #[error("{folder}: there is no base, so nothing can be restored")]
     NoBase {
         /// The timeline's folder.
         folder: String,
     },
-    /// Older than everything.
+    /// The target is before the oldest base.
     #[error(
         "{folder}: {target} is before the oldest base, which holds {oldest}; ask for that or later"
     )]
@@ -76,7 +76,7 @@ pub enum Unreachable {
         /// The oldest point.
         oldest: Point,
     },
-    /// Newer than everything.
+    /// The target is after the last archived entry.
     #[error("{folder}: {target} is not archived; the archive ends with {end}")]
     AfterEnd {
         /// The timeline's folder.
@@ -93,7 +93,7 @@ pub enum Unreachable {
         gap.first, gap.last
     )]
     Hole {
-        /// Name of the object that would hold the first missing entry if none before it were missing.
+        /// Name of the segment that begins with the first missing entry, if it was ever written.
         missing: String,
         /// The missing entries.
         gap: Gap,
@@ -107,7 +107,7 @@ pub enum Unreachable {
 /// The objects that restore a point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Where it begins.
+    /// The base to start from.
     pub base: Base,
     /// The segments to read after it, in this order.
     pub segments: Vec<Header>,
@@ -118,13 +118,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Is this entry to be replayed? `false` for entries that the base contains, and for those after the
-    /// target.
+    /// Whether this entry is replayed: not if the base contains it, nor if it is after the target.
     pub fn includes(&self, record: &Record) -> bool {
         record.index > self.base.index && !self.is_after(record)
     }
 
-    /// Is this entry after the target? Then all that follow are, too.
+    /// Whether this entry is after the target. If so, all that follow are, too.
     pub fn is_after(&self, record: &Record) -> bool {
         match self.target {
             Target::End => false,
@@ -133,16 +132,16 @@ impl Plan {
         }
     }
 
-    /// Bytes of records to read at most.
+    /// Upper bound of the bytes of records to read, uncompressed.
     pub fn body_bytes(&self) -> u64 {
         self.segments.iter().map(|s| s.body_bytes).sum()
     }
 }
 
-/// The newest base at or before the target, in bases of any order.
+/// The newest base at or before the target. `bases` may be in any order.
 ///
 /// # Errors
-/// No base at all, or none that is old enough.
+/// [`Unreachable::NoBase`] or [`Unreachable::BeforeOldest`].
 pub fn choose_base<'a>(
     folder: &Folder,
     bases: &'a [Base],
@@ -174,7 +173,7 @@ pub fn wanted<'a>(firsts: &'a [u64], base: &Base, bases: &[Base], target: Target
     let to = match target {
         Target::End => firsts.len(),
         Target::Index(index) => firsts.partition_point(|first| *first <= index),
-        // The next base is after the target, so its entry is, too.
+        // The next newer base is after the target, and so is every segment that begins after it.
         Target::Time(_) => bases
             .iter()
             .map(|b| b.index)
@@ -187,8 +186,8 @@ pub fn wanted<'a>(firsts: &'a [u64], base: &Base, bases: &[Base], target: Target
     firsts.get(from.min(to)..to).unwrap_or_default()
 }
 
-/// Of the segments of [`wanted`], how many at the beginning end before the base, by what their successors are
-/// named: what they are like does not matter, unless [`plan`] then finds entries missing.
+/// How many segments at the beginning of `wanted` end before the base, by the first indexes of those after
+/// them. A damaged one among them matters only if [`plan`] then finds entries missing.
 pub fn before_base(wanted: &[u64], base: &Base) -> usize {
     let next = base.index.saturating_add(1);
     wanted
@@ -196,8 +195,8 @@ pub fn before_base(wanted: &[u64], base: &Base) -> usize {
         .saturating_sub(1)
 }
 
-/// Of bases that cannot be read, one that might have been chosen instead of `chosen`: it is newer, and no
-/// readable base in between shows that it is after the target.
+/// Why a base is refused that might be the right one instead of `chosen`: it is newer, and no readable base
+/// in between shows that it is after the target. `None` if there is no such base.
 pub fn doubtful<'a, T>(
     chosen: Option<&Base>,
     readable: &[Base],
@@ -214,11 +213,12 @@ pub fn doubtful<'a, T>(
     found.map(|(_, why)| why)
 }
 
-/// A seamless sequence of segments from the base up to the target. `headers` are those of [`wanted`], in
-/// ascending order; `promised` is the manifest's last index, which proves that a segment at the end was lost.
+/// Plans a sequence of segments without a gap, from the base up to the target. `headers` are those of
+/// [`wanted`], in ascending order; `promised` is the last index by the manifest, which shows that a segment
+/// at the end was lost.
 ///
 /// # Errors
-/// What is missing.
+/// [`Unreachable::Hole`] or [`Unreachable::AfterEnd`].
 pub fn plan(
     folder: &Folder,
     base: &Base,
@@ -279,7 +279,7 @@ pub fn plan(
     })
 }
 
-/// Follows the segments of a plan as they are read.
+/// Checks that the segments of a plan follow each other, while they are read.
 #[derive(Clone, Debug)]
 pub struct Sequence {
     lineage: Lineage,
@@ -309,7 +309,7 @@ impl Sequence {
     /// Accepts the next segment.
     ///
     /// # Errors
-    /// A segment that does not continue what was read: it was exchanged, or the one before it was.
+    /// The segment does not continue what was read: it, or the one before it, was replaced by another object.
     pub fn follow(&mut self, name: &str, segment: &Segment) -> Result<(), BadObject> {
         let header = segment.header();
         let refuse = |text: String| Err(BadObject::new(name, Problem::Foreign(text)));

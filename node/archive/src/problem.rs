@@ -30,13 +30,13 @@ pub enum Problem {
     /// Not the bytes that were written.
     #[error("is damaged: {0}")]
     Damaged(String),
-    /// Whole, but it belongs elsewhere.
+    /// Undamaged, but stored under a name where it does not belong.
     #[error("does not belong here: {0}")]
     Foreign(String),
     /// Written by a newer program.
     #[error("has format {0}, which this rqlited does not know: use a newer rqlited")]
     Newer(u32),
-    /// Encrypted with a key that is not at hand.
+    /// Encrypted with a key that the key file does not have.
     #[error("is encrypted with key {0:?}, which is not in the key file: add that key's line to it")]
     NoSuchKey(String),
     /// Encrypted, and there is no key file.
@@ -59,7 +59,7 @@ pub enum Problem {
     TooLarge(u64),
 }
 
-/// Reads a JSON value of bytes that are known to be authentic or checksummed.
+/// Parses bytes whose integrity has been checked as a JSON value.
 pub(crate) fn json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(bytes)
         .map_err(|e| Problem::Damaged(format!("not the JSON expected: {e}")))

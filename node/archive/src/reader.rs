@@ -1,5 +1,4 @@
-//! Looking at an archive through a store: which timelines, bases and segments there are, and what restores a
-//! point.
+//! Reads an archive from a store: its timelines, bases and segments, and what a restore to a point needs.
 use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -19,22 +18,22 @@ use crate::{
     store::{Listed, Store, StoreError},
 };
 
-/// Requests to the store at once.
+/// Concurrent requests to the store.
 const AT_ONCE: usize = 16;
 
 /// Why an archive cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ArchiveError {
-    /// The store.
+    /// A request to the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// An object that is refused.
+    /// An object is damaged, foreign, or cannot be decrypted.
     #[error(transparent)]
     Object(#[from] BadObject),
-    /// A point that is not there.
+    /// The point cannot be restored.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
-    /// An id that is no name.
+    /// A lineage's id cannot be part of an object's name.
     #[error(transparent)]
     Name(#[from] BadLineage),
 }
@@ -52,9 +51,9 @@ pub struct Contents {
     pub segment_bytes: BTreeMap<u64, u64>,
     /// Bytes of all objects.
     pub bytes: u64,
-    /// When the last of them was written, by the store's clock.
+    /// When the newest object was written, by the store's clock.
     pub newest: Moment,
-    /// Objects that are none of an archive's.
+    /// Names that no object of an archive has.
     pub foreign: Vec<String>,
 }
 
@@ -63,19 +62,19 @@ pub struct Contents {
 pub struct Bases {
     /// Those that can be read, by index.
     pub readable: Vec<Base>,
-    /// Index of each other one, and why it is refused.
+    /// Index of each one that cannot be read, and why.
     pub refused: Vec<(u64, BadObject)>,
 }
 
-/// So many segments at the end are looked at: after a gap, two leaders may have divided the same entries
-/// differently, and the one that begins last need not reach furthest.
+/// Number of last segments whose headers are compared to find the one that reaches furthest: after a gap, two
+/// leaders may have cut the same entries differently, so the last by name need not reach furthest.
 const LAST_SEGMENTS: usize = 5;
 
 /// An archive: a store, and the keys that open it.
 pub struct Reader<'a, S: ?Sized> {
-    /// Where it is.
+    /// The store, at the archive's prefix.
     pub store: &'a S,
-    /// What opens it.
+    /// The keys; `None` for an archive without encryption.
     pub keys: Option<&'a Keys>,
 }
 
@@ -88,11 +87,11 @@ impl<S: ?Sized> Clone for Reader<'_, S> {
 impl<S: ?Sized> Copy for Reader<'_, S> {}
 
 impl<S: Store + ?Sized> Reader<'_, S> {
-    /// The timelines of this lineage id, or all, the oldest epoch first. Folders of other names are left
-    /// alone.
+    /// The timelines with the lineage id `wanted`, or all, in order of epochs. Folders of other names are
+    /// ignored.
     ///
     /// # Errors
-    /// The store, or a document that is refused.
+    /// A request to the store failed, or the document is refused.
     pub async fn timelines(
         &self,
         wanted: Option<&str>,
@@ -106,7 +105,7 @@ impl<S: Store + ?Sized> Reader<'_, S> {
             };
             match self.document::<Timeline>(&folder.timeline()).await {
                 Ok(timeline) => found.push((folder, timeline)),
-                // A writer that stopped before its first object.
+                // The writer stopped before it wrote the document.
                 Err(ArchiveError::Store(StoreError::NotFound { .. })) => {}
                 Err(e) => return Err(e),
             }
@@ -118,7 +117,7 @@ impl<S: Store + ?Sized> Reader<'_, S> {
     /// What a timeline's folder holds.
     ///
     /// # Errors
-    /// The store.
+    /// A request to the store failed.
     pub async fn contents(&self, folder: &Folder) -> Result<Contents, ArchiveError> {
         let mut found = Contents::default();
         for object in self.store.list(folder.as_str()).await? {
@@ -143,7 +142,7 @@ impl<S: Store + ?Sized> Reader<'_, S> {
     /// A document.
     ///
     /// # Errors
-    /// The store, or a document that is refused.
+    /// A request to the store failed, or the document is refused.
     pub async fn document<D: Document>(&self, name: &str) -> Result<D, ArchiveError> {
         let stored = self.store.get(name, MAX_DOCUMENT_BYTES).await?;
         Ok(documents::decode(name, &stored, self.keys)?)
@@ -152,7 +151,7 @@ impl<S: Store + ?Sized> Reader<'_, S> {
     /// The manifest, if there is one.
     ///
     /// # Errors
-    /// The store, or a manifest that is refused.
+    /// A request to the store failed, or the manifest is refused.
     pub async fn manifest(&self, folder: &Folder) -> Result<Option<Manifest>, ArchiveError> {
         match self.document(&folder.manifest()).await {
             Ok(manifest) => Ok(Some(manifest)),
@@ -164,7 +163,7 @@ impl<S: Store + ?Sized> Reader<'_, S> {
     /// Documents of bases, in the order of `indexes`. One that retention deleted meanwhile is left out.
     ///
     /// # Errors
-    /// The store.
+    /// A request to the store failed.
     pub async fn bases(&self, folder: &Folder, indexes: &[u64]) -> Result<Bases, ArchiveError> {
         let names: Vec<String> = indexes.iter().map(|index| folder.base(*index)).collect();
         let mut found = Bases::default();
@@ -188,7 +187,7 @@ impl<S: Store + ?Sized> Reader<'_, S> {
     /// Headers of segments, in the order of `firsts`.
     ///
     /// # Errors
-    /// The store, or a segment that is refused.
+    /// A request to the store failed, or a segment is refused.
     pub async fn headers(
         &self,
         folder: &Folder,
@@ -202,9 +201,9 @@ impl<S: Store + ?Sized> Reader<'_, S> {
     /// The header of a segment.
     ///
     /// # Errors
-    /// The store, or a segment that is refused.
+    /// A request to the store failed, or a segment is refused.
     pub async fn header(&self, name: &str) -> Result<Header, ArchiveError> {
-        // The longest header, and what encryption adds to it.
+        // The first read holds nearly every header, the second every one.
         for bytes in [HEADER_READ_BYTES, HEADER_READ_BYTES_MAX] {
             let first = self.store.get_first(name, bytes).await?;
             if let Some(header) = segment::header(name, &first, self.keys)? {
@@ -218,18 +217,18 @@ impl<S: Store + ?Sized> Reader<'_, S> {
     /// A segment.
     ///
     /// # Errors
-    /// The store, or a segment that is refused.
+    /// A request to the store failed, or a segment is refused.
     pub async fn segment(&self, folder: &Folder, first: u64) -> Result<Segment, ArchiveError> {
         let name = folder.segment(first);
         let stored = self.store.get(&name, MAX_SEGMENT_BYTES).await?;
         Ok(Segment::decode(&name, stored, self.keys)?)
     }
 
-    /// Behind the segment that reaches furthest; `None` without segments. `firsts` are all of them,
-    /// ascending.
+    /// Where the segment after the one that reaches furthest begins; `None` if there are no segments.
+    /// `firsts` are the first indexes of all segments, ascending.
     ///
     /// # Errors
-    /// The store, or a segment at the end that is refused.
+    /// A request to the store failed, or a segment at the end is refused.
     pub async fn end(
         &self,
         folder: &Folder,
@@ -248,7 +247,7 @@ impl<S: Store + ?Sized> Reader<'_, S> {
             }
         }
         match (best, refused) {
-            // One that is refused, before others that are sound, was left behind already.
+            // If the last segment is readable, archiving has continued after the unreadable one before it.
             (Some((_, first)), refused) if refused.is_none() || firsts.last() == Some(&first) => {
                 Ok(Some(self.segment(folder, first).await?.after()))
             }
@@ -257,10 +256,10 @@ impl<S: Store + ?Sized> Reader<'_, S> {
         }
     }
 
-    /// What restores this point.
+    /// The objects that a restore to `target` reads.
     ///
     /// # Errors
-    /// The store, an object that is needed and refused, or a point that is not there.
+    /// A request to the store failed, a needed object is refused, or the point cannot be restored.
     pub async fn plan(&self, folder: &Folder, target: Target) -> Result<Plan, ArchiveError> {
         self.plan_from(folder, target, target).await
     }
@@ -302,7 +301,8 @@ impl<S: Store + ?Sized> Reader<'_, S> {
         }
     }
 
-    /// Headers of segments that are probably not needed, and why the first of those is refused that are.
+    /// Headers of segments that are probably not needed. A refused one is no error yet: its reason is the
+    /// second value, for the case that it is needed after all.
     async fn headers_that_may_be_bad(
         &self,
         folder: &Folder,
@@ -313,7 +313,7 @@ impl<S: Store + ?Sized> Reader<'_, S> {
             match self.header(&folder.segment(*first)).await {
                 Ok(header) => headers.push(header),
                 Err(ArchiveError::Object(why)) => refused = refused.or(Some(why)),
-                // Retention was faster.
+                // Retention has deleted it since it was listed.
                 Err(ArchiveError::Store(StoreError::NotFound { .. })) => {}
                 Err(e) => return Err(e),
             }
@@ -336,7 +336,7 @@ impl Bases {
     /// The newest base at or before the target.
     ///
     /// # Errors
-    /// None, or one that is refused and may be it.
+    /// There is no such base, or one that cannot be read might be it.
     pub fn choose(&self, folder: &Folder, target: Target) -> Result<&Base, ArchiveError> {
         let chosen = plan::choose_base(folder, &self.readable, target);
         let base = chosen.as_ref().ok().copied();

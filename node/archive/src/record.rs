@@ -74,7 +74,8 @@ impl Record {
         Some(head)
     }
 
-    /// Reads one record; memory is taken as content arrives, not as its length promises.
+    /// Reads one record. Memory grows with the content that arrives, not with the length that the record
+    /// states, because that may be wrong.
     pub(crate) fn read(from: &mut impl Read) -> io::Result<Self> {
         let [kind] = array(from)?;
         let [index, term] = [

@@ -7,10 +7,11 @@
 //!   4 bytes (the length of its plaintext; highest bit: the last chunk), ciphertext, 16 bytes of tag
 //! ```
 //!
-//! XChaCha20-Poly1305 in the STREAM construction (Hoang, Reyhanitabar, Rogaway and Vizár): the nonce is the
-//! random bytes, the chunk's number and whether it is the last. So chunks cannot be cut off, reordered or
-//! repeated. Each chunk also authenticates the object's name and the clear beginning, so an object that was
-//! stored under another name, or in another timeline, does not open.
+//! XChaCha20-Poly1305 in the STREAM construction (Hoang, Reyhanitabar, Rogaway and Vizár, “Online
+//! Authenticated-Encryption and its Nonce-Reuse Misuse-Resistance”, CRYPTO 2015): the nonce is the random
+//! bytes, the chunk's number and whether it is the last. So chunks cannot be cut off, reordered or repeated.
+//! Each chunk also authenticates the object's name and the clear beginning, so an object that was stored
+//! under another name, or in another timeline, cannot be decrypted.
 use bytes::{Buf, BytesMut};
 use chacha20poly1305::{
     XChaCha20Poly1305,
@@ -30,7 +31,7 @@ use crate::{
 const MAGIC: &[u8; 8] = b"RQSEALED";
 /// Format of what follows the magic.
 const FORMAT: u8 = 1;
-/// Random bytes of an object: XChaCha20's nonce without STREAM's counter and flag.
+/// Random bytes of an object: XChaCha20's nonce (24 bytes) without STREAM's counter (4) and flag (1).
 const NONCE_BYTES: usize = 19;
 /// Largest plaintext of one chunk.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -55,7 +56,7 @@ impl Sealer {
         Self::with_nonce(keys, object, nonce)
     }
 
-    /// As [`Self::new`], with the random part given: for golden bytes only.
+    /// As [`Self::new`], with a given random part: for golden bytes only.
     fn with_nonce(keys: Option<&Keys>, object: &str, nonce: [u8; NONCE_BYTES]) -> Self {
         Self(keys.and_then(|keys| {
             let id = keys.encrypting_id();
@@ -93,7 +94,7 @@ impl Sealer {
         Ok(())
     }
 
-    /// Ends the current chunk, so that what was added so far can be opened without the rest.
+    /// Ends the current chunk, so that what was added so far can be decrypted without the rest.
     ///
     /// # Errors
     /// As [`Self::push`].
@@ -155,7 +156,8 @@ fn associated(clear: &[u8], object: &str) -> Vec<u8> {
 #[error("the object has more than 4 PiB")]
 pub struct TooLong;
 
-/// Decrypts one object as its bytes arrive. Plain objects pass through, unless keys forbid them.
+/// Decrypts one object as its bytes arrive. An object that is not encrypted is passed through if there are no
+/// keys, or if they allow it (`allow-plain`).
 pub struct Opener<'a> {
     keys: Option<&'a Keys>,
     object: &'a str,
@@ -198,7 +200,7 @@ impl Sealed {
     }
 }
 
-/// Whether a chunk is the last, its ciphertext with the tag, its length with its head.
+/// Whether a chunk is the last; its ciphertext with the tag; its whole length with the 4 bytes before it.
 type Chunk<'a> = (bool, &'a [u8], usize);
 
 /// The next chunk, if all of it is there.
@@ -227,10 +229,11 @@ impl<'a> Opener<'a> {
         }
     }
 
-    /// Adds bytes of the object; appends to `out` the plaintext that is proven.
+    /// Adds bytes of the object; appends to `out` the plaintext of the chunks that are complete and
+    /// authentic.
     ///
     /// # Errors
-    /// An object that does not open.
+    /// The object cannot be decrypted, or is not encrypted although it must be.
     pub fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), BadObject> {
         if matches!(self.state, Opening::Plain) {
             out.extend_from_slice(data);
@@ -244,7 +247,7 @@ impl<'a> Opener<'a> {
     /// Ends the object.
     ///
     /// # Errors
-    /// An object that lacks its end.
+    /// The object is truncated.
     pub fn finish(self) -> Result<(), BadObject> {
         let problem = match self.state {
             Opening::Plain | Opening::Ended => return Ok(()),
@@ -285,7 +288,7 @@ impl<'a> Opener<'a> {
         }
     }
 
-    /// Passes a plain object's first bytes on.
+    /// Passes on the first bytes of an object that is not encrypted, if that is allowed.
     fn plain(&mut self, out: &mut Vec<u8>) -> Result<(), Problem> {
         if self.keys.is_some_and(|keys| !keys.allows_plain()) {
             return Err(Problem::NotEncrypted);
@@ -348,7 +351,7 @@ pub fn seal(keys: Option<&Keys>, object: &str, plain: &[u8]) -> Result<Vec<u8>, 
 /// Decrypts a small object.
 ///
 /// # Errors
-/// An object that does not open.
+/// The object cannot be decrypted, or is not encrypted although it must be.
 pub fn open(keys: Option<&Keys>, object: &str, stored: &[u8]) -> Result<Vec<u8>, BadObject> {
     let mut out = Vec::with_capacity(stored.len());
     let mut opener = Opener::new(keys, object);

@@ -33,15 +33,16 @@ const SHA256_BYTES: usize = 32;
 const MAX_HEADER_BYTES: usize = 256 << 10;
 /// Most content hashes of one segment; later ones are left out.
 const MAX_HASHES: usize = 500;
-/// As many first bytes of a segment as hold the header of nearly every one.
+/// Bytes to read from the beginning of a segment: they hold nearly every header.
 pub const HEADER_READ_BYTES: u64 = 4 << 10;
-/// As many first bytes as hold the header of every one, encrypted or not.
+/// Bytes that hold every header, encrypted or not.
 pub const HEADER_READ_BYTES_MAX: u64 = 512 << 10;
 /// Largest segment, as stored: a restore holds one in memory.
 pub const MAX_SEGMENT_BYTES: u64 = 4 << 30;
 /// SQL and its values compress well at every level; 3 is zstd's default.
 const ZSTD_LEVEL: i32 = 3;
-/// Windows of frames from elsewhere may not take more memory than this (8 MiB).
+/// Base-2 logarithm of the largest zstd window that is accepted (8 MiB). Bounds the memory that a frame
+/// written elsewhere can demand.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// Hash of the database's content at an index.
@@ -117,7 +118,7 @@ pub struct Segment {
 /// An entry that cannot follow the last one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Misplaced {
-    /// A hole or a repetition.
+    /// An index is missing or repeated.
     #[error("entry {got} cannot follow entry {last} in a segment")]
     Index {
         /// The last entry's index.
@@ -125,7 +126,7 @@ pub enum Misplaced {
         /// The index of the entry refused.
         got: u64,
     },
-    /// Terms never fall.
+    /// The term is lower than that of an entry before it.
     #[error("entry {index} has term {got}, but an entry before it has term {last}")]
     Term {
         /// The index of the entry refused.
@@ -177,7 +178,8 @@ impl Builder {
     /// Adds the next entry. Its time is raised to that of the entry before if it is less.
     ///
     /// # Errors
-    /// An entry that cannot follow. The segment is then as it was, except after [`Misplaced::Encoding`].
+    /// The entry cannot follow the last one. The builder is then unchanged, except after
+    /// [`Misplaced::Encoding`], after which it cannot be used.
     pub fn push(&mut self, mut record: Record) -> Result<(), Misplaced> {
         let index = record.index;
         if index != self.next {
@@ -214,8 +216,8 @@ impl Builder {
         Ok(())
     }
 
-    /// Notes a hash of the content at one of the segment's indexes or before: making one takes longer than a
-    /// segment. Later ones are ignored.
+    /// Adds a hash of the content at an index of this segment or before: computing one can take longer than
+    /// filling a segment. A hash at a later index is ignored, as is the 501st.
     pub fn note_hash(&mut self, index: u64, hash: &str) {
         if index < self.next
             && self.hashes.len() < MAX_HASHES
@@ -281,7 +283,7 @@ impl Builder {
     }
 }
 
-/// What a record takes of `body_bytes`.
+/// Bytes that a record adds to `body_bytes`.
 fn bytes_of(record: &Record) -> u64 {
     u64::try_from(HEAD_BYTES + record.content.len()).unwrap_or(u64::MAX)
 }
@@ -292,7 +294,7 @@ impl Segment {
         &self.header
     }
 
-    /// What the segment after it is linked to.
+    /// Where the next segment begins, with the link to this one.
     pub fn after(&self) -> Start {
         Start {
             first: self.header.last.saturating_add(1),
@@ -328,11 +330,11 @@ impl Segment {
         Ok(out.into())
     }
 
-    /// The segment that the object `name` holds: authentic, checksummed and in its place. Its records are
-    /// checked when they are read.
+    /// Decodes the object `name`, and checks that it is authentic (with keys), undamaged, and belongs under
+    /// this name. Its records are checked when they are read.
     ///
     /// # Errors
-    /// An object that does not open, is damaged, or belongs under another name.
+    /// The object cannot be decrypted, is damaged, or belongs under another name.
     pub fn decode(name: &str, stored: Bytes, keys: Option<&Keys>) -> Result<Self, BadObject> {
         let plain = Bytes::from(seal::open(keys, name, &stored)?);
         drop(stored);
@@ -388,7 +390,7 @@ impl Segment {
     /// Reads every record.
     ///
     /// # Errors
-    /// The first one that is not as the header says.
+    /// The first record that contradicts the header or the one before it.
     pub fn check(&self) -> Result<(), BadObject> {
         self.records()?.try_for_each(|record| record.map(drop))
     }
@@ -424,7 +426,7 @@ struct FormatOnly {
     format: u32,
 }
 
-/// Does the header say what the object's name says?
+/// Checks that the header agrees with the object's name.
 fn in_its_place(name: &str, header: &Header) -> Result<(), Problem> {
     let Some((_, lineage, Object::Segment { first })) = names::parse(name) else {
         return Err(Problem::Foreign("this is no name of a segment".into()));
@@ -445,11 +447,11 @@ fn in_its_place(name: &str, header: &Header) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The header of the segment `name`, of its first bytes; `None` if more of them are needed. What a header
-/// says is only proven by [`Segment::decode`], except that with keys it is authentic.
+/// Parses the header of the segment `name` from its first bytes; `None` if more are needed. Without keys, a
+/// header is unverified until [`Segment::decode`] has checked the whole object.
 ///
 /// # Errors
-/// An object that does not open, or belongs under another name.
+/// The object cannot be decrypted, or belongs under another name.
 pub fn header(
     name: &str,
     first_bytes: &[u8],

@@ -1,4 +1,4 @@
-//! What the archive needs of a store of objects. Names are below the archive's prefix.
+//! The operations that the archive needs of an object store. Names are relative to the archive's prefix.
 use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
@@ -21,22 +21,22 @@ pub enum StoreError {
         /// Its name.
         object: String,
     },
-    /// Anything else. After a write, it may have happened nevertheless.
+    /// Anything else. A write may have taken effect nevertheless.
     #[error("{object}: {message}")]
     Other {
         /// The object's name, or the beginning of the names listed.
         object: String,
-        /// For the operator of the store.
+        /// The store's error.
         message: String,
     },
 }
 
-/// What became of a write that must not replace anything.
+/// Result of [`Store::create`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
     /// The object holds these bytes.
     Yes,
-    /// There was another of this name already; it is as it was.
+    /// There is an object of this name with other bytes; it was left unchanged.
     No,
 }
 
@@ -53,7 +53,7 @@ pub struct Listed {
 
 /// A store of objects.
 pub trait Store: Send + Sync {
-    /// A whole object of at most `limit` bytes.
+    /// A whole object; fails if it has more than `limit` bytes.
     fn get<'a>(&'a self, name: &'a str, limit: u64) -> Pending<'a, Bytes>;
     /// The first bytes of an object; fewer if it ends before.
     fn get_first<'a>(&'a self, name: &'a str, bytes: u64) -> Pending<'a, Bytes>;
@@ -61,7 +61,7 @@ pub trait Store: Send + Sync {
     fn read<'a>(&'a self, name: &'a str) -> Pending<'a, Parts<'a>>;
     /// Creates an object, atomically, unless there is one of this name.
     fn create<'a>(&'a self, name: &'a str, content: Bytes) -> Pending<'a, Created>;
-    /// Creates or replaces a small object by which nothing is decided.
+    /// Creates or replaces a small object on which no decision depends, such as the manifest.
     fn put<'a>(&'a self, name: &'a str, content: Bytes) -> Pending<'a, ()>;
     /// The objects below a folder (empty: all), in the order of their names.
     fn list<'a>(&'a self, folder: &'a str) -> Pending<'a, Vec<Listed>>;

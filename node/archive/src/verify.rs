@@ -1,5 +1,4 @@
-//! Reading everything of a timeline: does every object hold what it promises, and which points can be
-//! restored?
+//! Verifies a timeline: reads every object, checks it, and finds out which points can be restored.
 use futures_util::StreamExt;
 use serde::Serialize;
 
@@ -13,7 +12,7 @@ use crate::{
     store::Store,
 };
 
-/// Entries that can be restored, all of them.
+/// A range of indexes, each of which can be restored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Range {
     /// First index.
@@ -39,17 +38,18 @@ pub struct Report {
     pub bytes: u64,
     /// What can be restored, oldest first.
     pub restorable: Vec<Range>,
-    /// Entries that were never archived, each followed by a base: known, and no damage.
+    /// Ranges that were never archived, each ended by a base. They are known, and no damage.
     pub gaps: Vec<Gap>,
-    /// What is wrong; each line begins with an object's name. Empty: everything is as it was written.
+    /// What is wrong; each text begins with an object's name. Empty if every object is as it was written.
     pub problems: Vec<String>,
 }
 
-/// Reads every object of a timeline, in constant memory but for one segment. Damage is reported, not returned
-/// as an error, so that one report names all of it.
+/// Reads every object of a timeline, with at most one segment in memory. Damage is reported, not returned as
+/// an error, so that one report names all of it.
 ///
 /// # Errors
-/// The store: what it does not answer is not known to be damaged.
+/// A request to the store failed, other than for a missing object. Whether that object is damaged is not
+/// known.
 pub async fn verify<S: Store + ?Sized>(
     reader: Reader<'_, S>,
     folder: &Folder,
@@ -92,7 +92,7 @@ pub async fn verify<S: Store + ?Sized>(
     Ok(report)
 }
 
-/// Reads bases and their data; returns those that are whole, by index.
+/// Reads bases and their data; returns the undamaged ones, by index.
 async fn verify_bases<S: Store + ?Sized>(
     reader: Reader<'_, S>,
     folder: &Folder,
@@ -143,7 +143,8 @@ async fn verify_data<S: Store + ?Sized>(
 }
 
 impl Report {
-    /// Notes what an object is refused for, or that it is missing; other errors of the store end the work.
+    /// Records why an object is refused, or that it is missing; another error of the store ends the
+    /// verification.
     fn note(&mut self, result: Result<(), ArchiveError>) -> Result<(), ArchiveError> {
         use crate::store::StoreError;
         match result {
@@ -157,7 +158,7 @@ impl Report {
     }
 }
 
-/// The segments as they follow each other.
+/// Checks the order and the links of segments, which are passed to it by their first index.
 struct Walk<'a> {
     folder: &'a Folder,
     bases: &'a [Base],
@@ -203,7 +204,8 @@ impl Walk<'_> {
             first: next,
             last: after.first - 1,
         };
-        // The writer begins behind a base when the log did not hold the entries: then nothing was lost here.
+        // If the log no longer held the entries, the writer made a base and continued after it: no object was
+        // lost.
         let begun_by_base = self.bases.iter().any(|base| base.index == gap.last);
         if after.previous.is_none() && begun_by_base {
             report.gaps.push(gap);
@@ -219,7 +221,7 @@ impl Walk<'_> {
         ));
     }
 
-    /// Extends what can be restored by a segment, or begins again at a base.
+    /// Extends the range that can be restored by a segment, or begins a new range at a base.
     fn reach(&mut self, header: &Header, report: &mut Report) {
         let range = self.range.take();
         let seamless = range
@@ -265,7 +267,7 @@ impl Walk<'_> {
         }
         let reached = self.range.as_ref().map(|range| range.last);
         report.restorable.extend(self.range);
-        // Bases that no segment follows or leads to.
+        // Bases without adjacent segments can be restored, too.
         for base in self.bases {
             let within = |r: &Range| (r.first..=r.last).contains(&base.index);
             if reached.is_none_or(|last| base.index > last) && !report.restorable.iter().any(within)
