@@ -16,7 +16,7 @@ const MAX_VERSION: u64 = 1;
 /// A configuration file: a target and the keys beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config<R> {
-    /// Where.
+    /// Where the objects are.
     pub target: Target,
     /// All keys but `version`, `type` and `sub`.
     pub rest: R,
@@ -26,7 +26,7 @@ impl<R: DeserializeOwned> Config<R> {
     /// Reads a file, with `$VAR` replaced from the environment.
     ///
     /// # Errors
-    /// The file cannot be read or says something impossible; the text names the file.
+    /// The file cannot be read, or a key is missing, unknown or invalid; the text names the file.
     pub fn read(path: &Path, used_for: Use) -> Result<Self, ConfigError> {
         let text = read_text(path)?;
         let environment = |name: &str| std::env::var(name).ok();
@@ -54,7 +54,7 @@ impl<R: DeserializeOwned> Config<R> {
 /// The text of a configuration file.
 ///
 /// # Errors
-/// It cannot be read, is too large or not text.
+/// The file cannot be read, is larger than 1 MiB, or is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String, ConfigError> {
     use std::io::Read as _;
     let failed = |e: std::io::Error| ConfigError(format!("{}: {e}", path.display()));
@@ -82,7 +82,8 @@ pub fn read_text(path: &Path) -> Result<String, ConfigError> {
 /// A text as one JSON object, with variables replaced.
 ///
 /// # Errors
-/// It is none; no value is shown, since it may be a secret.
+/// A variable is not set, or the text is not a JSON object. The error shows no value, because it may be a
+/// secret.
 pub fn parse_object(
     text: &str,
     environment: &dyn Fn(&str) -> Option<String>,
@@ -108,7 +109,7 @@ pub fn parse_object(
 /// Takes `version`, `type` and `sub` out of a configuration, and checks the version.
 ///
 /// # Errors
-/// One is missing or impossible.
+/// One of them is missing or invalid.
 pub fn take_target(all: &mut Map<String, Value>) -> Result<(String, Value), ConfigError> {
     match all.remove("version") {
         None => {}

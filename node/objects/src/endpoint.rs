@@ -1,16 +1,16 @@
-//! Addresses of stores, and how long they are asked.
+//! Addresses of stores, and how their requests are retried.
 use std::time::Duration;
 
 use object_store::{BackoffConfig, RetryConfig};
 
 use crate::json::ConfigError;
 
-/// Retries of one request: from a tenth of a second to five seconds apart.
+/// Pauses between the retries of one request: 100 ms at first, 5 s at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const MAX_RETRIES: usize = 20;
 
-/// Retries until `patience` is over.
+/// Retries with growing pauses for `patience` in all.
 pub(crate) fn retries(patience: Duration) -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {
@@ -46,7 +46,7 @@ pub(crate) fn endpoint(key: &str, text: &str) -> Result<String, ConfigError> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
-/// Whether the host is an IP address or a single label, below which no bucket has a name.
+/// Whether the host is an IP address or a single label: such hosts have no subdomain for each bucket.
 pub(crate) fn is_address(endpoint: &str) -> bool {
     reqwest::Url::parse(endpoint).is_ok_and(|url| {
         let host = url.host_str().unwrap_or_default();

@@ -1,7 +1,7 @@
-//! What an object store said, in words that name the object and say what to change.
+//! Errors of object stores, as texts that name the object and say what to check.
 use std::fmt;
 
-/// Longest part of a server's answer that is shown.
+/// Longest part of a server's response that an error shows, in characters.
 const MAX_SHOWN_CHARS: usize = 400;
 
 /// What kind of failure it was.
@@ -9,26 +9,26 @@ const MAX_SHOWN_CHARS: usize = 400;
 pub enum Kind {
     /// There is no such object, bucket or container.
     NotFound,
-    /// The credentials are wrong or may not do this.
+    /// The credentials are wrong or lack the permission.
     Denied,
-    /// The server cannot be reached, or broke off.
+    /// The server cannot be reached, or the connection broke.
     Unreachable,
-    /// No answer in time.
+    /// No response within the time limit.
     Slow,
     /// The store or the disk has no room, or a quota is used up.
     Full,
-    /// The object is another than the one that was looked at.
+    /// The object was replaced, or a condition of the request did not hold.
     Changed,
     /// The store cannot do this.
     Unsupported,
-    /// The object is larger than the caller takes.
+    /// The object is larger than the caller accepts.
     TooLarge,
     /// Anything else.
     Other,
 }
 
 impl Kind {
-    /// Whether the same may work later without anybody's doing.
+    /// Whether the same request may succeed later without any change by a person.
     pub fn is_passing(self) -> bool {
         matches!(
             self,
@@ -63,7 +63,7 @@ pub struct ObjectError {
     pub place: String,
     /// `reading`, `writing`, …
     pub doing: &'static str,
-    /// Why, in the server's words.
+    /// The reason, as the server gives it.
     pub why: String,
 }
 
@@ -86,7 +86,7 @@ impl fmt::Display for ObjectError {
 
 impl std::error::Error for ObjectError {}
 
-/// The kind and the words of an error of `object_store`.
+/// The kind and the text of an error of `object_store`.
 pub(crate) fn explain(error: &object_store::Error) -> (Kind, String) {
     use object_store::Error;
     let text = words(error);
@@ -102,7 +102,7 @@ pub(crate) fn explain(error: &object_store::Error) -> (Kind, String) {
     (kind, text)
 }
 
-/// `object_store` gives no status code: what is left is the text.
+/// `object_store` does not expose status codes of other errors, so the kind is derived from the text.
 fn kind_of_text(text: &str) -> Kind {
     let any = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if any(&[
@@ -122,7 +122,7 @@ fn kind_of_text(text: &str) -> Kind {
         "invalid_grant",
     ]) {
         Kind::Denied
-    // Retries of a refused certificate say that time ran out, too.
+    // A refused certificate is retried, too, and then reported as a timeout.
     } else if any(&["timed out"]) && !any(&["certificate"]) {
         Kind::Slow
     } else if any(&[
@@ -141,7 +141,7 @@ fn kind_of_text(text: &str) -> Kind {
     }
 }
 
-/// `head`, and each cause of `error` that says something new, on one line.
+/// `head` and each cause of `error` that adds something, on one line.
 pub fn causes(head: &str, error: &dyn std::error::Error) -> String {
     let mut text = head.to_owned();
     let mut cause = error.source();
@@ -157,7 +157,7 @@ pub fn causes(head: &str, error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The innermost causes, without the library's own wrapping, on one line.
+/// The innermost causes without the library's wrapping, on one line.
 fn words(error: &object_store::Error) -> String {
     let mut text = causes("", error);
     if text.is_empty() {
@@ -166,7 +166,7 @@ fn words(error: &object_store::Error) -> String {
     shorten(&text)
 }
 
-/// On one line, an XML answer reduced to its code and message, and not too long.
+/// A response on one line and at most [`MAX_SHOWN_CHARS`] long, an XML one reduced to its code and message.
 pub(crate) fn shorten(text: &str) -> String {
     let text = match text.find("<?xml").or_else(|| text.find("<Error")) {
         None => text.to_owned(),

@@ -1,7 +1,7 @@
 //! `$VAR` and `${VAR}` in a configuration file, before it is read as JSON.
 
-/// The text with variables replaced. Within a string of the JSON a value is escaped, so that a password with
-/// a quote or a backslash stays what it is. `$$` is a dollar sign; a dollar before anything else is itself.
+/// The text with variables replaced. Within a JSON string the value is escaped, so that it may contain quotes
+/// and backslashes. `$$` is a dollar sign; a dollar before anything else is left as it is.
 ///
 /// # Errors
 /// A variable that is not set, or `${` without `}`.
@@ -31,7 +31,7 @@ pub(crate) fn expand(
     Ok(out)
 }
 
-/// What stands for the variable at the beginning of `text`, and what follows it.
+/// The value of the variable at the beginning of `text`, and the text after it.
 fn variable<'a>(
     text: &'a str,
     environment: &dyn Fn(&str) -> Option<String>,

@@ -1,5 +1,5 @@
-//! Google Cloud Storage by its JSON API, as rqlite's clients use it. `object_store` speaks the XML API, of
-//! which emulators lack the streaming uploads and the conditions.
+//! Google Cloud Storage by its JSON API, as rqlite's clients use it. `object_store` uses the XML API, for
+//! which emulators support neither streaming uploads nor conditional writes.
 mod login;
 mod request;
 mod resource;
@@ -30,7 +30,7 @@ use crate::{endpoint::endpoint, json::ConfigError, target::Gcs, tls::client};
 
 const GOOGLE: &str = "https://storage.googleapis.com";
 
-/// The store, and where it is.
+/// The store, and its description for people.
 pub(crate) fn open(
     gcs: &Gcs,
     patience: Duration,
@@ -63,7 +63,7 @@ impl fmt::Display for Google {
     }
 }
 
-/// The description that goes with an upload.
+/// The JSON metadata that an upload begins with.
 fn description(location: &Path, attributes: &Attributes) -> Value {
     let texts = attributes.iter().filter_map(|(key, value)| match key {
         Attribute::Metadata(name) => Some((name.to_string(), Value::from(value.to_string()))),
@@ -282,7 +282,7 @@ impl Google {
                 let page = api
                     .page(prefix.as_ref(), start.as_deref(), None, token.as_deref())
                     .await?;
-                // A folder that was made by hand is an object whose name ends with a slash.
+                // Google's console creates a folder as an object whose name ends with a slash.
                 let files = page.items.iter().filter(|item| !item.name.ends_with('/'));
                 let metas: Vec<Result<ObjectMeta>> = files.map(Resource::meta).collect();
                 let next = page.next_page_token.map(Some);

@@ -1,4 +1,4 @@
-//! A JSON value as a type, and what is wrong with it.
+//! Conversion of a JSON value to a type, with an error that names the key.
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ pub enum Use {
     Prefix,
 }
 
-/// A value as a type. An error names the key below `within`, not the value.
+/// Converts a value. An error names the key below `within`, not its value, which may be a secret.
 ///
 /// # Errors
 /// A key is missing, unknown or of another type.

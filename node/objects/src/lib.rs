@@ -1,9 +1,9 @@
-//! Where backups and archives are kept: S3 and its clones, Google Cloud Storage, Azure Blob Storage or a
-//! folder, behind one handle.
+//! The stores of backups and archives: S3 and compatible stores, Google Cloud Storage, Azure Blob Storage or
+//! a folder, behind one handle.
 //!
-//! Reading order: [`config`] (the JSON that users write) → [`target`] (what it means) → [`store`] (the
-//! handle) with [`read`] and [`mod@write`] → [`error`]. `open` makes the handle; `tls` and `gcs` are what
-//! `object_store` lacks. `DESIGN.md` says why.
+//! Reading order: [`config`] (the JSON that users write) → [`target`] (the checked value) → [`store`] (the
+//! handle) with [`read`] and [`mod@write`] → [`error`]. `open` creates the handle; `tls` and `gcs` provide
+//! what `object_store` lacks. `DESIGN.md` says why.
 pub mod config;
 mod endpoint;
 pub mod error;

@@ -1,4 +1,4 @@
-//! From a target to a store.
+//! Opens the store of a target.
 use std::{sync::Arc, time::Duration};
 
 use object_store::{
@@ -20,7 +20,7 @@ impl Target {
     /// The store whose names begin below this target's path: for a target that is a prefix.
     ///
     /// # Errors
-    /// A file that the target names cannot be used, or a folder cannot be made. No server is asked.
+    /// A file that the target names cannot be used, or its folder cannot be created. No request is sent.
     pub fn open(&self) -> Result<Store, ConfigError> {
         self.open_at(self.path().trim_matches('/'))
     }

@@ -12,9 +12,9 @@ use crate::{
     tls::IDLE_LIMIT,
 };
 
-/// Read from a file at once.
+/// Bytes read from a file at once.
 const FILE_CHUNK_BYTES: usize = 256 << 10;
-/// Broken connections one after the other without a byte in between.
+/// Broken connections in a row, without a byte in between, after which reading fails.
 const MAX_BREAKS: u32 = 5;
 const BREAK_PAUSE: Duration = Duration::from_millis(300);
 const DOING: &str = "reading";
@@ -24,8 +24,8 @@ enum Body {
     File(tokio::fs::File),
 }
 
-/// An object's bytes, in order. A connection that breaks is opened again where it broke, for the same
-/// content.
+/// An object's bytes, in order. After a broken connection, reading continues at the same offset, if the
+/// content is still the same.
 pub struct Reader {
     store: Store,
     path: Path,
@@ -68,7 +68,7 @@ impl Reader {
         })
     }
 
-    /// The object's whole length.
+    /// The object's whole length in bytes, whatever the start.
     pub fn object_bytes(&self) -> u64 {
         self.end
     }
@@ -133,10 +133,10 @@ impl Reader {
         self.store.error(&self.path, DOING, kind, why)
     }
 
-    /// Writes the rest to a file; returns how many bytes.
+    /// Writes the remaining bytes to a file; returns their number.
     ///
     /// # Errors
-    /// The object cannot be read, or the file not be written.
+    /// The object cannot be read, or the file cannot be written.
     pub async fn copy_to(mut self, file: &mut tokio::fs::File) -> Result<u64, ObjectError> {
         let start = self.at;
         while let Some(bytes) = self.next().await? {

@@ -1,10 +1,10 @@
-//! Text that must not be shown.
+//! Secrets of the configuration, which no output may show.
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
-/// A key, password or token. `Debug` does not show it, and neither does the error of one that is no text.
+/// A key, password or token. `Debug` does not show it, nor does the error for a value that is not a string.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -1,4 +1,4 @@
-//! The handle: objects below one prefix of one store.
+//! The handle on a store: the objects below one prefix, and what can be done with them.
 use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -13,9 +13,10 @@ use crate::{
     json::ConfigError,
 };
 
-/// Slowest transfer that is waited for.
+/// Transfer rate below which a request times out.
 const SLOWEST_BYTES_PER_SECOND: u64 = 32 << 10;
-/// Pause between attempts to create an object whose fate is not known.
+/// Pause before another attempt to create an object when the store reported a conflict but has none of that
+/// name.
 const CREATE_PAUSE: Duration = Duration::from_millis(200);
 const CREATE_ATTEMPTS: u32 = 5;
 /// Most entries of one listing: they are held in memory.
@@ -31,21 +32,21 @@ pub struct Version {
     pub(crate) version: Option<String>,
 }
 
-/// What became of [`Store::create`].
+/// Result of [`Store::create`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
     /// The object holds exactly these bytes (by this call, or already).
     Yes,
-    /// There is an object of this name with other bytes; it was left as it is.
+    /// There is an object of this name with other bytes; it was left unchanged.
     No,
 }
 
-/// What became of [`Store::update`].
+/// Result of [`Store::update`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Updated {
     /// The object holds these bytes.
     Yes,
-    /// It was not the given version any more; it was left as it is.
+    /// The object no longer had the given version; it was left unchanged.
     No,
 }
 
@@ -54,22 +55,22 @@ pub enum Updated {
 pub struct Entry {
     /// Name below the store's prefix.
     pub name: String,
-    /// Length.
+    /// Length in bytes.
     pub bytes: u64,
     /// When it was written, by the store's clock, in milliseconds since 1970.
     pub modified_unix_ms: i64,
 }
 
-/// What a store says of an object.
+/// Properties of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
-    /// Length.
+    /// Length in bytes.
     pub bytes: u64,
     /// When it was written, by the store's clock, in milliseconds since 1970.
     pub modified_unix_ms: i64,
-    /// Which content it is.
+    /// Identifies the content, for [`Store::update`].
     pub version: Version,
-    /// The names given with [`Store::put`]; always empty for a folder.
+    /// The metadata given to [`Store::put`]; always empty for a folder.
     pub metadata: Metadata,
 }
 
@@ -156,7 +157,7 @@ impl Store {
         self.inner.is_remote
     }
 
-    /// Writes an object, over what is there.
+    /// Writes an object, and replaces one of the same name.
     ///
     /// # Errors
     /// See [`ObjectError`].
@@ -177,8 +178,8 @@ impl Store {
         self.run(&path, DOING, limit, put).await.map(|_| ())
     }
 
-    /// Writes an object only if there is none of this name: of all who try, one succeeds. An attempt whose
-    /// answer was lost counts as done if the object holds these bytes.
+    /// Writes an object only if there is none of this name. Of concurrent calls one succeeds. If the response
+    /// to an attempt was lost, the result is [`Created::Yes`] if the object has these bytes.
     ///
     /// # Errors
     /// See [`ObjectError`].
@@ -197,7 +198,7 @@ impl Store {
                 Err(failed) => failed,
             };
             match failed.kind {
-                // S3 says this also of a race that nobody has won yet.
+                // S3 responds like this also to concurrent attempts of which none has succeeded yet.
                 Kind::Changed => match self.holds(name, &bytes).await? {
                     Some(true) => return Ok(Created::Yes),
                     Some(false) => return Ok(Created::No),
@@ -224,8 +225,8 @@ impl Store {
         }
     }
 
-    /// Writes an object only if it still has this version. A folder compares and writes in two steps: only
-    /// for objects that are no authority.
+    /// Writes an object only if it still has this version. In a folder, comparing and writing are two steps,
+    /// so use it only for objects that nothing depends on.
     ///
     /// # Errors
     /// See [`ObjectError`].
@@ -287,7 +288,7 @@ impl Store {
     /// The bytes from `start` (inclusive) to `end` (exclusive), or fewer if the object ends before.
     ///
     /// # Errors
-    /// See [`ObjectError`]; also for a start behind the end.
+    /// See [`ObjectError`]; also if `start` is after the object's end.
     pub async fn get_range(&self, name: &str, start: u64, end: u64) -> Result<Bytes, ObjectError> {
         const DOING: &str = "reading";
         let path = self.path(name, DOING)?;
@@ -303,7 +304,7 @@ impl Store {
         self.run(&path, DOING, limit, read).await
     }
 
-    /// What the store says of an object; `None` if there is none.
+    /// The properties of an object; `None` if there is none.
     ///
     /// # Errors
     /// See [`ObjectError`].
@@ -325,13 +326,14 @@ impl Store {
                 },
                 metadata: metadata(&found.attributes),
             })),
-            // An answer to HEAD has no body, so a missing bucket looks like a missing object.
+            // A response to HEAD has no body, so a missing bucket looks like a missing object.
             Err(e) if e.kind == Kind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    /// All objects below a folder (`""` for all), by name, those after `after` only (a name, exclusive).
+    /// All objects below a folder (`""` for all), sorted by name; with `after`, only those whose names come
+    /// after it.
     ///
     /// # Errors
     /// See [`ObjectError`]; also if there are more than a million.
@@ -367,7 +369,7 @@ impl Store {
         Ok(entries)
     }
 
-    /// The folders directly below a folder, by name, each as a name of this store.
+    /// The folders directly below a folder, sorted, each as a name of this store.
     ///
     /// # Errors
     /// See [`ObjectError`].
@@ -383,7 +385,7 @@ impl Store {
         Ok(names)
     }
 
-    /// Deletes an object; one that is not there is deleted already.
+    /// Deletes an object; succeeds if there is none.
     ///
     /// # Errors
     /// See [`ObjectError`].
@@ -397,11 +399,12 @@ impl Store {
         }
     }
 
-    /// Proves that the store creates an object only once, by trying: some S3 clones ignore the condition and
-    /// overwrite. Whoever relies on [`Self::create`] against other writers asks this once.
+    /// Checks, by writing an object twice, that the store honours the condition of [`Self::create`]: some
+    /// S3-compatible stores ignore it and overwrite. Callers that rely on it against concurrent writers run
+    /// this once.
     ///
     /// # Errors
-    /// [`Kind::Unsupported`] for such a store; or another failure on the way.
+    /// [`Kind::Unsupported`] for a store that overwrites; or another failure.
     pub async fn prove_create_once(&self) -> Result<(), ObjectError> {
         const DOING: &str = "creating twice";
         let name = format!("rqlited-probe-{:016x}", rand::random::<u64>());
@@ -461,7 +464,7 @@ impl Store {
         attributes
     }
 
-    /// Waits for an operation, at most `limit`, and explains its failure.
+    /// Runs an operation for at most `limit`, and adds the object and the store to its error.
     pub(crate) async fn run<T>(
         &self,
         path: &Path,
@@ -499,7 +502,8 @@ impl Store {
     }
 }
 
-/// The longest time for a transfer of so many bytes, retries included.
+/// Time limit of a transfer of so many bytes, retries included: [`Store::PATIENCE`], 15 s, and 1 s for each
+/// 32 KiB.
 pub(crate) fn limit_for(bytes: u64) -> Duration {
     let transfer = bytes / SLOWEST_BYTES_PER_SECOND;
     Store::PATIENCE + Duration::from_secs(15) + Duration::from_secs(transfer)

@@ -1,4 +1,4 @@
-//! Where objects are kept, as a checked value.
+//! The target of a configuration (`type` and `sub`): where objects are kept, as a checked value.
 use std::{fmt, path::PathBuf};
 
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use crate::{
 /// A place for one object, or for all objects below a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Amazon S3 and what speaks its protocol.
+    /// Amazon S3 and compatible stores.
     S3(S3),
     /// Google Cloud Storage.
     Gcs(Gcs),
@@ -26,24 +26,24 @@ pub enum Target {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct S3 {
-    /// Region; for S3 clones mostly anything. Defaults to `us-east-1`.
+    /// Region. Most S3-compatible stores accept any. Defaults to `us-east-1`.
     pub region: String,
     /// The bucket.
     pub bucket: String,
     /// The object's key, or the prefix.
     #[serde(alias = "prefix")]
     pub path: String,
-    /// Access key. With none, AWS's default chain is asked.
+    /// Access key. Without it, AWS's default credential chain is used.
     pub access_key_id: String,
     /// Secret key.
     pub secret_access_key: Secret,
     /// Session token of temporary credentials.
     pub session_token: Secret,
-    /// Address of an S3 clone; `https` if no scheme is given.
+    /// Address of an S3-compatible store; `https` if no scheme is given.
     pub endpoint: String,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
     pub force_path_style: bool,
-    /// PEM file of the authorities that may vouch for the endpoint, instead of the system's.
+    /// PEM file of the certificate authorities that are trusted for the endpoint, instead of the system's.
     pub ca_file: String,
 }
 
@@ -56,11 +56,11 @@ pub struct Gcs {
     /// The object's name, or the prefix.
     #[serde(alias = "path", alias = "prefix")]
     pub name: String,
-    /// The project; not needed for objects, accepted as rqlite does.
+    /// The project. Not needed, and accepted for compatibility with rqlite.
     pub project_id: String,
-    /// A service account's JSON. With none, Google's default credentials are used.
+    /// JSON file of a service account. Without it, Google's default credentials are used.
     pub credentials_path: String,
-    /// Address instead of Google's, for an emulator.
+    /// Address to use instead of Google's, for an emulator.
     pub endpoint: String,
     /// See [`S3::ca_file`].
     pub ca_file: String,
@@ -77,7 +77,7 @@ pub struct Azure {
     /// The blob's name, or the prefix.
     #[serde(alias = "path", alias = "prefix")]
     pub name: String,
-    /// The account's key. With neither key nor SAS token, Azure's default chain is asked.
+    /// The account's key. With neither key nor SAS token, Azure's default credential chain is used.
     pub access_key: Secret,
     /// A shared access signature (`sv=…&sig=…`).
     pub sas_token: Secret,
@@ -102,7 +102,7 @@ impl Target {
     /// Reads `type` and `sub`.
     ///
     /// # Errors
-    /// A text that names the key and says what to change.
+    /// A key is missing, unknown or invalid; the text names it and says what to change.
     pub fn from_json(kind: &str, sub: Value, used_for: Use) -> Result<Self, ConfigError> {
         let target = match kind {
             "s3" => Self::S3(from_value(sub, "sub")?),
@@ -215,7 +215,7 @@ impl Target {
         path.rsplit_once('/').unwrap_or(("", path))
     }
 
-    /// The name of a metadata key at this target: Azure takes no hyphens.
+    /// The name of a metadata key at this target: Azure does not allow hyphens.
     pub fn metadata_key(&self, name: &str) -> String {
         match self {
             Self::S3(_) => format!("x-{name}"),

@@ -1,5 +1,5 @@
-//! HTTPS by rustls with ring, and whose certificates are trusted. `object_store` would bring a second TLS
-//! provider.
+//! HTTPS by rustls with ring, and the trusted certificate authorities. The default of `object_store` would
+//! add a second TLS provider.
 use std::{path::Path, sync::Arc, time::Duration};
 
 use object_store::{
@@ -14,16 +14,17 @@ use rustls::{
 
 use crate::json::ConfigError;
 
-/// A connection is there within this time, or the endpoint is not reachable.
+/// Limit of establishing a connection; after it the endpoint counts as unreachable.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// Longest time without a byte from a server. It covers the upload of one part, so 8 MiB must pass within it.
+/// Longest time without a byte from a server. A part's upload is one such time, so its 8 MiB must be sent
+/// within it.
 pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(120);
 
-/// The HTTP client for a store. `ca_file` replaces the system's authorities, which `SSL_CERT_FILE` replaces,
-/// too.
+/// The HTTP client for a store. `ca_file` replaces the system's certificate authorities, as `SSL_CERT_FILE`
+/// does.
 ///
 /// # Errors
-/// The file cannot be used.
+/// The file cannot be read, or has no valid certificate.
 pub(crate) fn client(ca_file: &str) -> Result<reqwest::Client, ConfigError> {
     let mut roots = RootCertStore::empty();
     if ca_file.is_empty() {
@@ -44,7 +45,7 @@ pub(crate) fn client(ca_file: &str) -> Result<reqwest::Client, ConfigError> {
         .map_err(|e| ConfigError(e.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    // Credentials and data go to the configured address, not where an answer points.
+    // No redirects: credentials and data are sent to the configured address only.
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())

@@ -10,14 +10,16 @@ use crate::{
     store::{Metadata, Store, limit_for},
 };
 
-/// Size of a part. Two are in memory: one is filled, one is sent.
+/// Size of a part. Two are in memory: one is being filled, one is being sent. There are three for a moment if
+/// the HTTP client has not released the one before.
 const PART_BYTES: u64 = 8 << 20;
-/// S3 takes 10,000 parts; the rest is room for a wrong guess.
+/// Number of parts that the part size is chosen for. S3 allows 10,000, so an object may exceed its expected
+/// length 2.5 times.
 const MAX_PARTS_EXPECTED: u64 = 4_000;
 const MAX_PARTS: u64 = 10_000;
 const DOING: &str = "writing";
 
-/// An object that is being written. Dropping it leaves nothing to be seen; [`Self::abort`] also deletes the
+/// An object that is being written. If it is dropped, no object appears; [`Self::abort`] also deletes the
 /// parts at the store.
 pub struct Writer {
     store: Store,
@@ -25,8 +27,8 @@ pub struct Writer {
     attributes: Attributes,
     part_bytes: u64,
     filling: BytesMut,
-    /// The part that is sent or was sent last: its room is used again. An allocator would keep the room of
-    /// each part for a while, as they are freed by other threads than ask for them.
+    /// The part that is sent or was sent last: its buffer is reused. An allocator would keep the buffer of
+    /// each part for a while, because another thread frees it.
     last: Option<Bytes>,
     upload: Option<Box<dyn MultipartUpload>>,
     sending: Option<JoinHandle<Result<(), ObjectError>>>,
@@ -41,8 +43,8 @@ impl fmt::Debug for Writer {
 }
 
 impl Store {
-    /// Begins to write an object of unknown length, part by part. Nothing is seen of it before
-    /// [`Writer::finish`]. `expected_bytes` helps to choose the parts' size.
+    /// Begins to write an object of unknown length, part by part. It appears with [`Writer::finish`]. The
+    /// size of the parts is chosen for `expected_bytes`.
     ///
     /// # Errors
     /// See [`ObjectError`].
@@ -58,13 +60,13 @@ impl Store {
     }
 }
 
-/// Equal parts, as some stores demand; large enough that the expected length fits.
+/// The size of all parts (some stores require equal ones), large enough for the expected length.
 fn part_bytes(expected: Option<u64>) -> u64 {
     let fitting = expected.unwrap_or(0).div_ceil(MAX_PARTS_EXPECTED);
     fitting.max(PART_BYTES).next_multiple_of(1 << 20)
 }
 
-/// The room of a part that nobody holds any more.
+/// The buffer of a part that is no longer in use.
 fn emptied(part: Bytes) -> Option<BytesMut> {
     let mut room = part.try_into_mut().ok()?;
     room.clear();
@@ -92,7 +94,7 @@ impl Writer {
         }
     }
 
-    /// Bytes given so far.
+    /// Bytes written so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -105,7 +107,8 @@ impl Writer {
         let part_bytes = usize::try_from(self.part_bytes).unwrap_or(usize::MAX);
         self.bytes += bytes.len() as u64;
         while !bytes.is_empty() {
-            // Growing would leave copies behind; what is not written takes no memory.
+            // Reserving the whole part avoids copies while it grows; pages that are not written take no
+            // memory.
             self.filling
                 .reserve(part_bytes.saturating_sub(self.filling.len()));
             let room = part_bytes.saturating_sub(self.filling.len());
@@ -154,7 +157,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits for the part that is on its way.
+    /// Waits for the part that is being sent.
     async fn sent(&mut self) -> Result<(), ObjectError> {
         let Some(sending) = &mut self.sending else {
             return Ok(());
@@ -169,7 +172,7 @@ impl Writer {
         }
     }
 
-    /// Makes the object seen, whole, in the place of one that was there. Returns its length.
+    /// Makes the whole object appear, in the place of one of the same name. Returns its length in bytes.
     ///
     /// # Errors
     /// See [`ObjectError`]; the parts that were sent are deleted if possible.
@@ -209,7 +212,7 @@ impl Writer {
         let Some(upload) = &mut self.upload else {
             return Ok(());
         };
-        // Putting the parts together takes a store a while.
+        // Some stores copy the parts to assemble the object, which takes time.
         let limit = limit_for(self.bytes);
         let completing = upload.complete();
         self.store.run(&self.path, DOING, limit, completing).await?;
@@ -217,7 +220,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Gives up, and deletes at the store what was sent.
+    /// Gives up, and deletes the parts that were sent.
     pub async fn abort(mut self) {
         if let Some(sending) = self.sending.take() {
             sending.abort();
