@@ -1,9 +1,9 @@
-//! The continuous archive: every committed entry, in sealed segments, and now and then a base, in a store of
-//! objects, so that any moment of the past can be restored.
+//! The continuous archive: every committed entry (in segments) and regular copies of the database (bases), in
+//! an object store, so that the state at any time can be restored.
 //!
-//! Every node knows how far the archive is and keeps its log until then; the leader writes. What it does next
-//! is decided in `decide.rs`, a function of values; `task.rs` does it. DESIGN.md says why there is neither a
-//! gap nor a fork.
+//! Every node knows which entries are archived and keeps its log until they are; the leader writes.
+//! `decide.rs`, a function without I/O, decides the next step; `task.rs` carries it out. DESIGN.md says why
+//! the archive has neither gaps nor forks.
 mod base;
 mod chain;
 mod decide;

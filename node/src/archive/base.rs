@@ -1,4 +1,5 @@
-//! Making a base: the main file is a snapshot already, so it is pinned and streamed, without a second copy.
+//! Makes a base. The main database file, as of the last checkpoint, is a consistent snapshot, so it is pinned
+//! and streamed without a second copy.
 use std::io;
 
 use bytes::Bytes;
@@ -16,26 +17,27 @@ use tokio::sync::mpsc;
 
 use super::place::{Failure, Place};
 
-/// Read of the main file at once. Pieces in memory: one here, two on their way, and the store's own.
+/// Bytes read from the main file at once. In memory are one such piece, two on their way to the store, and
+/// the store's parts.
 const PIECE_BYTES: usize = 256 << 10;
 const PIECES: usize = 2;
-/// Bytes before the number of pages in a database's header, and the size of that number.
+/// Where the database header has the number of pages (SQLite's file format, 1.3.7): 4 bytes, big-endian.
 const PAGES_AT: std::ops::Range<usize> = 28..32;
 
-/// What is known of a base before its data are read.
+/// What the base's document says that does not depend on its data.
 #[derive(Clone, Debug)]
 pub(super) struct About {
     pub(super) lineage: Lineage,
     pub(super) folder: Folder,
     pub(super) writer: Writer,
     pub(super) reason: Reason,
-    /// The time of its last entry.
+    /// Time of its last entry.
     pub(super) time: Moment,
     pub(super) now: Moment,
 }
 
-/// Streams the pinned file into the store, then its document. Returns the base that is in the archive then,
-/// which may be another node's of the same index.
+/// Streams the pinned file into the store, then writes its document. Returns the base that is then in the
+/// archive; it may be one that another node made at the same index.
 pub(super) async fn make(place: &Place, pinned: Pinned, about: About) -> Result<Base, Failure> {
     let position = pinned.position;
     let bytes_expected = pinned.len_bytes;
@@ -78,7 +80,7 @@ pub(super) async fn make(place: &Place, pinned: Pinned, about: About) -> Result<
         Created::No => {
             let there = super::chain::read_base(place, &about.folder, position.index).await?;
             if there.object != base.object {
-                // Another leader was faster; nothing refers to these data.
+                // Another leader's base is in the archive; no document names these data.
                 place.store.delete(&object).await?;
             }
             Ok(there)
@@ -86,7 +88,7 @@ pub(super) async fn make(place: &Place, pinned: Pinned, about: About) -> Result<
     }
 }
 
-/// Stores what is read, as it comes.
+/// Writes to the store what is read.
 async fn store(
     place: &Place,
     object: &str,

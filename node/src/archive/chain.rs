@@ -1,4 +1,4 @@
-//! The end of the archive as the store shows it: the newest base, and the segment that reaches furthest.
+//! The end of the archive, as read from the store: the newest base, and the segment that reaches furthest.
 use node_archive::{
     decide::{Resume, resume},
     documents::{self, Base, FORMAT, Gap, MAX_DOCUMENT_BYTES, Parent, Timeline},
@@ -23,16 +23,15 @@ pub(super) struct Chain {
     pub(super) start: Option<Start>,
     /// The newest base.
     pub(super) base: Option<Base>,
-    /// Bytes of the segments after it, as stored.
+    /// Bytes of the segments after the newest base, as stored.
     pub(super) segment_bytes: u64,
-    /// Ranges that are lost, as far as the manifest and this leader know.
+    /// Ranges that were never archived, as far as the manifest and this leader know.
     pub(super) gaps: Vec<Gap>,
-    /// What the archive lacks can be found nowhere, or its last segment is damaged: a new base must begin
-    /// another sequence.
+    /// No member has the entries that come next, or the last segment is damaged: a new base must come next.
     pub(super) is_broken: bool,
 }
 
-/// Creates the timeline, unless there is one. It must be of this cluster.
+/// Creates the timeline's document, or checks that the existing one is of this cluster.
 pub(super) async fn create_timeline(
     place: &Place,
     cluster: &Cluster,
@@ -69,8 +68,7 @@ pub(super) async fn create_timeline(
     Ok(())
 }
 
-/// Whether an object can never be read again, by anybody. One that is encrypted with a key that is not at
-/// hand can.
+/// Whether an object is damaged for good. One whose key is missing is not: with the key it can be read.
 pub(super) fn is_lost(why: &BadObject) -> bool {
     matches!(
         why.problem,
@@ -78,7 +76,7 @@ pub(super) fn is_lost(why: &BadObject) -> bool {
     )
 }
 
-/// Reads the end of the archive; everything is empty if there is none.
+/// Reads the end of the archive; of an archive that does not exist yet, everything is empty.
 pub(super) async fn read(place: &Place, lineage: &Lineage) -> Result<Chain, Failure> {
     let folder = Folder::new(lineage)?;
     let reader = place.reader();
@@ -93,7 +91,7 @@ pub(super) async fn read(place: &Place, lineage: &Lineage) -> Result<Chain, Fail
     let base = bases.readable.pop();
     let gaps = match reader.manifest(&folder).await {
         Ok(manifest) => manifest.map_or_else(Vec::new, |manifest| manifest.gaps),
-        // It is for people; another one is written soon.
+        // The manifest is for people, and a new one is written soon.
         Err(ArchiveError::Object(why)) => {
             tracing::warn!(target: "archive", "{why}");
             Vec::new()
@@ -118,14 +116,14 @@ pub(super) async fn read(place: &Place, lineage: &Lineage) -> Result<Chain, Fail
         }
         Err(e) => return Err(e.into()),
     };
-    // Which entries the logs still hold shows when they are read.
+    // Whether a log still holds the next entry is found when it is read, hence `log_first` 0.
     if let Resume::At(start) = resume(after_last.as_ref(), chain.base.as_ref(), 0) {
         chain.start = Some(start);
     }
     Ok(chain)
 }
 
-/// The first segment after a base, where none ends right before it.
+/// Where the first segment after a base begins, if no segment ends right before it.
 pub(super) fn after(base: &Base) -> Start {
     Start {
         first: base.index.saturating_add(1),
@@ -140,7 +138,8 @@ pub(super) async fn read_base(place: &Place, folder: &Folder, index: u64) -> Res
     Ok(place.reader().document(&folder.base(index)).await?)
 }
 
-/// The segment that begins here, which somebody else has stored; `Err` within if it can never be read.
+/// The segment with this first index, which another leader has stored; the inner error if it is damaged for
+/// good.
 pub(super) async fn winner(
     place: &Place,
     folder: &Folder,

@@ -1,17 +1,17 @@
-//! What the writer of the archive does next, as a function of what is known.
+//! What the archive's task does next: a function without I/O.
 use std::time::Duration;
 
 use node_archive::decide::Reason;
 
-/// Longest pause between two looks at the log and at who leads.
+/// Longest pause between two checks of the log and of who leads.
 pub(super) const TICK: Duration = Duration::from_millis(250);
 /// Pause after the first failure; doubled with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
-/// Longest pause after a failure: as soon as the store works again, the archive catches up within this.
+/// Longest pause after a failure, and so the delay until archiving continues once the store works again.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
-/// How often what retention lets go is looked for.
+/// Interval of deleting what is older than `retention`.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(3600);
-/// A base that was due and could not be made is tried again after this. Segments go on meanwhile.
+/// Pause before another attempt to make a base that is due but not urgent. Segments continue meanwhile.
 const BASE_PAUSE: Duration = Duration::from_secs(60);
 
 /// The limits that the user sets.
@@ -33,48 +33,48 @@ pub(super) fn is_urgent(reason: Reason) -> bool {
     matches!(reason, Reason::First | Reason::Gap)
 }
 
-/// What is known.
+/// What [`decide`] depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Known {
     /// This node leads and hears from a quorum.
     pub(super) leads: bool,
-    /// A follower knows how far the archive is, or has looked.
+    /// This follower knows which entries are archived, or has read the store.
     pub(super) looked: bool,
-    /// Index of the next entry to archive; `None` as long as the end of the archive was not read from the
-    /// store in this leadership.
+    /// Index of the next entry to archive; `None` until the end of the archive has been read in this
+    /// leadership.
     pub(super) next: Option<u64>,
     /// A base is due, by [`node_archive::decide::base_due`].
     pub(super) due: Option<Reason>,
-    /// Somebody waits until everything up to this index is archived.
+    /// Everything up to this index is to be archived without waiting for `every`; 0 if nothing was requested.
     pub(super) asked: u64,
     /// Index of the last applied entry.
     pub(super) applied: u64,
-    /// Bytes of the entries that are not archived, roughly.
+    /// Approximate bytes of the entries that are not archived.
     pub(super) pending_bytes: u64,
     /// How long the oldest of them has waited.
     pub(super) pending_for: Duration,
     /// Failures in a row, and the time since the last one.
     pub(super) failures: Option<(u32, Duration)>,
-    /// Since a base failed that was not urgent.
+    /// Time since a base that was not urgent failed.
     pub(super) base_failed: Option<Duration>,
-    /// Since retention was last applied; `None` in this leadership: not yet.
+    /// Time since retention was last applied; `None` if not yet in this leadership.
     pub(super) retained: Option<Duration>,
 }
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Look again after this time.
+    /// Nothing now; decide again after this time.
     Wait(Duration),
-    /// Read from the store how far the archive is, as a follower.
+    /// As a follower: read from the store which entries are archived.
     Look,
-    /// The same to go on from there, as the leader.
+    /// As the leader: read the end of the archive from the store, to continue after it.
     Resume,
     /// Seal a segment and store it.
     Segment,
     /// Make a base.
     Base(Reason),
-    /// Delete what retention lets go.
+    /// Delete what is older than `retention`.
     Retain,
 }
 
@@ -84,7 +84,7 @@ pub(super) fn backoff(failures: u32) -> Duration {
     FIRST_BACKOFF.saturating_mul(doubled).min(LONGEST_BACKOFF)
 }
 
-/// What the writer does next.
+/// The next step. Urgent bases come before segments, other bases after them.
 pub(super) fn decide(known: &Known, limits: &Limits) -> Step {
     if !known.leads && known.looked {
         return Step::Wait(TICK);

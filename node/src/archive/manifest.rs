@@ -1,4 +1,5 @@
-//! The manifest: what is in the archive, for people. Nothing is decided by it, so the last writer may win.
+//! The manifest, which tells people what is in the archive. No decision of the writer depends on it, so the
+//! last writer may overwrite it.
 use node_archive::{
     documents::{self, BaseSummary, FORMAT, Manifest},
     moment::Moment,

@@ -1,4 +1,5 @@
-//! What the leader reports to the other members about the archive, and asks of them.
+//! What the leader reports to the other members about the archive, and the entries that it requests from
+//! them.
 use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::join_all;
@@ -14,17 +15,17 @@ use crate::{
     raft::Consensus,
 };
 
-/// Limit of a notice. A member that misses it keeps its log until the next one.
+/// Timeout of a notice. A member that misses it keeps its log until the next one.
 const NOTICE_LIMIT: Duration = Duration::from_secs(2);
-/// A member that did not understand or answer is not notified again for this long.
+/// A member that did not respond, or does not know the request, gets no notice for this long.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Limit of a request for entries.
+/// Timeout of a request for entries.
 const ENTRIES_LIMIT: Duration = Duration::from_secs(10);
 
-/// Tells the other members.
+/// Notifies the other members.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
-    /// Address to the time of the last failure.
+    /// Time of the last failure by address.
     failed: HashMap<String, Instant>,
 }
 
@@ -69,8 +70,8 @@ fn others(consensus: &Consensus) -> Vec<String> {
         .collect()
 }
 
-/// Entries from `from` on that another member still has; empty if none has them. `Err` if a member that may
-/// have them did not answer.
+/// Entries from `from` on that another member still has; empty if no member has them. An error if a member
+/// that may have them did not respond.
 pub(super) async fn ask_for_entries(
     consensus: &Consensus,
     peers: &Peers,

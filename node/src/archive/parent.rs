@@ -1,4 +1,5 @@
-//! The timeline that this one continues, as the recovery or skip that began it has left it in a file.
+//! The timeline that this one continues: recovery and `skip-entry`, which begin a new lineage, record it in a
+//! file.
 use std::{io, path::Path};
 
 use node_archive::documents::Parent;
@@ -6,23 +7,23 @@ use node_contract::Lineage;
 use node_db::durable;
 use serde::{Deserialize, Serialize};
 
-/// The file, in `<data>/raft/`. Programs that do not know it ignore it.
+/// The file in `<data>/raft/`. Older versions ignore it.
 const FILE_NAME: &str = "lineage-parent.json";
 
 #[derive(Serialize, Deserialize)]
 struct Record {
-    /// The lineage that began.
+    /// The new lineage.
     lineage: Lineage,
     /// The one that it continues.
     parent: Lineage,
-    /// Last index that both have, if it is known.
+    /// Last index that both lineages have in common, if it is known.
     index: Option<u64>,
     /// `recovery` or `skip-entry`.
     how: String,
 }
 
-/// Notes that `lineage` continues `parent`. For the archive only: a disk that refuses is no reason to give up
-/// what began the lineage, and an older program may delete the file.
+/// Records that `lineage` continues `parent`. Only the archive uses it, so a failed write is logged and does
+/// not fail the recovery; an older version may delete the file.
 pub fn note(raft_dir: &Path, lineage: &Lineage, parent: &Lineage, index: Option<u64>, how: &str) {
     let record = Record {
         lineage: lineage.clone(),

@@ -1,4 +1,4 @@
-//! What waits to be archived, and for how long.
+//! How many entries are not archived yet, and how long the oldest has waited.
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,8 +9,7 @@ use crate::{
     raft::{Consensus, storage::logged::Logged},
 };
 
-/// How often `/status` and the metrics learn how far the archive is behind, also while a request to the store
-/// is under way.
+/// Interval of updating `/status` and the metrics; they are also updated during a request to the store.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The first index that is not archived, and since when it has waited.
@@ -18,7 +17,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Pending(Option<(u64, Instant)>);
 
 impl Pending {
-    /// What is behind now. `next` is the first index that is not archived; `None` if that is unknown.
+    /// What is not archived now. `next` is the first index that is not; `None` if that is unknown.
     pub(super) fn look(&mut self, consensus: &Consensus, next: Option<u64>) -> Behind {
         let next = next.unwrap_or(0);
         let entries = (consensus.applied_index() + 1).saturating_sub(next);
@@ -28,7 +27,7 @@ impl Pending {
         }
         let since = match self.0 {
             Some((first, since)) if first == next => since,
-            // What waited before this node knew of it counts by the entry's own time.
+            // An entry that already waited when this node learned of it is dated by its own time.
             _ => {
                 let now = Instant::now();
                 now.checked_sub(age_of(consensus, next)).unwrap_or(now)
@@ -41,7 +40,8 @@ impl Pending {
         }
     }
 
-    /// A segment that was begun then ends right before `next`: what is left came later.
+    /// A segment that was begun at `begun` ends right before `next`, so the entries from `next` on are newer
+    /// than that.
     pub(super) fn sealed(&mut self, next: Option<u64>, begun: Instant) {
         self.0 = next.map(|next| (next, begun));
     }
@@ -57,7 +57,7 @@ fn age_of(consensus: &Consensus, index: u64) -> Duration {
     Duration::from_micros(age)
 }
 
-/// Tells how far the archive is behind, for ever.
+/// Updates status and metrics at every [`WATCH_INTERVAL`]; never returns.
 pub(super) async fn watch(archive: Archive, consensus: Consensus) {
     let mut pending = Pending::default();
     loop {
@@ -70,7 +70,7 @@ pub(super) async fn watch(archive: Archive, consensus: Consensus) {
     }
 }
 
-/// Bytes of the newest `count` entries of a log, roughly.
+/// Approximate bytes of the newest `count` entries of a log.
 pub(super) fn share(range: Option<(u64, u64)>, log_bytes: u64, count: u64) -> u64 {
     let Some((first, last)) = range else { return 0 };
     let all = (last + 1).saturating_sub(first).max(1);

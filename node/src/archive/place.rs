@@ -1,4 +1,4 @@
-//! Where the archive is, and why a step of keeping it failed.
+//! The archive's store with its keys, and the error of a step.
 use node_archive::{
     keys::Keys,
     names,
@@ -8,7 +8,7 @@ use node_archive::{
 };
 use node_objects::{ObjectError, Store};
 
-/// Where the archive is, and the keys that open it.
+/// The archive's store, and the keys that encrypt and decrypt it.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) store: Store,

@@ -1,5 +1,5 @@
-//! Deleting what nobody can ask for any more. Any moment within `retention` stays restorable: the newest base
-//! from before it, and everything after that base.
+//! Deletes what no restore needs any more. Every time within `retention` stays restorable: the newest base
+//! from before it is kept, and everything after that base.
 use std::time::Duration;
 
 use node_archive::{
@@ -11,10 +11,10 @@ use node_archive::{
 
 use super::place::{Failure, Place};
 
-/// What is there afterwards.
+/// What the archive has afterwards.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
-    /// Objects that were deleted.
+    /// Number of objects that were deleted.
     pub(super) deleted: u64,
     /// The oldest base.
     pub(super) oldest: Option<Base>,
@@ -22,11 +22,11 @@ pub(super) struct Kept {
     pub(super) bases: u64,
     /// Number of segments.
     pub(super) segments: u64,
-    /// The first index of the last of them.
+    /// First index of the last segment.
     pub(super) last_segment: Option<u64>,
 }
 
-/// Deletes what `retention` lets go: what [`deletable`] and [`orphans`] name.
+/// Deletes what [`deletable`] and [`orphans`] return for `retention`.
 pub(super) async fn apply(
     place: &Place,
     folder: &Folder,
@@ -36,7 +36,7 @@ pub(super) async fn apply(
     let seconds = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
     let reader = place.reader();
     let contents = reader.contents(folder).await?;
-    // A clock that is wrong for a moment must not delete what the store's own says is young.
+    // A node's clock that is ahead must not delete objects that are young by the store's clock.
     let now = now.min(contents.newest);
     let horizon = now.plus_seconds(seconds.saturating_neg());
     let bases = reader.bases(folder, &contents.bases).await?;
@@ -45,14 +45,14 @@ pub(super) async fn apply(
         .readable
         .into_iter()
         .partition(|base| doomed.bases.contains(&base.index));
-    // Documents first: a base whose data are gone must not be offered.
+    // Documents first, so that no document names data that are gone.
     let documents = old.iter().map(|base| folder.base(base.index));
     let data = old
         .iter()
         .map(|base| format!("{}{}", folder.bases(), base.object));
     let segments = doomed.segments.iter().map(|first| folder.segment(*first));
     let mut names: Vec<String> = documents.chain(data).chain(segments).collect();
-    // What belongs to a document that cannot be read is left to a person.
+    // An unreadable document may name any of the data, so none are deleted; a person has to look.
     if bases.refused.is_empty() {
         let all: Vec<Base> = old.iter().chain(&kept).cloned().collect();
         let written = contents.data.iter().map(|listed| {

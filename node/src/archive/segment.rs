@@ -1,4 +1,4 @@
-//! Building a segment from the log, or from entries that another member sent.
+//! Builds a segment from the log, or from entries that another member sent.
 use node_archive::{
     documents::Writer,
     moment::Moment,
@@ -13,27 +13,27 @@ use crate::{
     raft::{Consensus, storage::logged::Logged},
 };
 
-/// Bytes of entries that are read from the log at once.
+/// Bytes of entries read from the log at once.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// What became of building one.
+/// Result of building a segment.
 #[derive(Debug)]
 pub(super) enum Built {
     /// A segment.
     Segment(Box<Segment>),
-    /// There is no entry yet.
+    /// There is no applied entry to archive yet.
     Nothing,
-    /// The log does not hold the first entry any more; it begins at this one.
+    /// The log no longer holds the first entry; it begins at this index.
     Purged(u64),
 }
 
-/// Where a segment belongs, and who writes it.
+/// Where a segment begins, and what its header says.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) lineage: Lineage,
     pub(super) writer: Writer,
     pub(super) start: Start,
-    /// A hash of the content, and at which index.
+    /// A content hash and its index.
     pub(super) hash: Option<(u64, String)>,
 }
 
@@ -44,14 +44,16 @@ impl Place {
     }
 }
 
-/// Builds a segment of what the log holds from the start on, up to about `max_bytes`. Blocks on the disk.
+/// Builds a segment of the applied entries from its start on, up to about `max_bytes` before compression.
+/// Blocks on the disk.
 pub(super) fn from_log(
     consensus: &Consensus,
     place: &Place,
     max_bytes: u64,
 ) -> Result<Built, Failure> {
     let mut builder = place.builder()?;
-    // What is written meanwhile belongs to the next segment: otherwise fast writers would never let this end.
+    // Entries applied from now on go into the next segment; otherwise fast writers would keep this loop
+    // running.
     let last = consensus.applied_index();
     while builder.body_bytes() < max_bytes && builder.next() <= last {
         match consensus.applied_entries(builder.next(), PIECE_BYTES)? {
@@ -73,7 +75,7 @@ pub(super) fn from_entries(place: &Place, entries: Vec<LoggedEntry>) -> Result<B
 
 fn push(builder: &mut Builder, entries: Vec<LoggedEntry>) -> Result<(), Failure> {
     for entry in entries {
-        // An entry without a time has that of the one before it.
+        // An entry without a time gets that of the one before it.
         let time = entry.unix_micros()?.unwrap_or(i64::MIN);
         builder.push(Record {
             index: entry.index,

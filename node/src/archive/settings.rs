@@ -1,4 +1,4 @@
-//! The configuration file of the archive: where, how often, how long.
+//! The configuration file of `-archive`, checked, with its defaults.
 use std::{path::Path, time::Duration};
 
 use node_archive::keys::Keys;
@@ -13,11 +13,11 @@ const BASE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 const BASE_BYTES: u64 = 1 << 30;
 const RETENTION: Duration = Duration::from_secs(168 * 3600);
 const LOG_LIMIT_BYTES: u64 = 1 << 30;
-/// A segment is held in memory as it is built.
+/// Largest `segment_bytes`: a segment is in memory while it is built.
 const MAX_SEGMENT_BYTES: u64 = 64 << 20;
-/// More often would be more requests than entries.
+/// Least `every`: a shorter one would send more requests than there are entries.
 const SHORTEST_EVERY: Duration = Duration::from_millis(100);
-/// Less could not hold what a checkpoint leaves in the log anyway.
+/// Least `log_limit_bytes`: the log keeps about this much between two checkpoints anyway.
 const LEAST_LOG_LIMIT_BYTES: u64 = 16 << 20;
 /// Largest key file.
 const MAX_KEY_FILE_BYTES: u64 = 1 << 20;
@@ -27,7 +27,8 @@ const MAX_KEY_FILE_BYTES: u64 = 1 << 20;
 #[error("{0}")]
 pub struct SettingsError(pub String);
 
-/// The keys of the configuration beside `version`, `type` and `sub`. Durations are Go's.
+/// The keys of the configuration beside `version`, `type` and `sub`. Durations are strings such as `10s`
+/// (Go's format).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Keywords {
@@ -43,9 +44,9 @@ pub struct Keywords {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub(super) limits: Limits,
-    /// How far back any moment can be restored.
+    /// How far back every time can be restored.
     pub(super) retention: Duration,
-    /// What the log may take for the archive.
+    /// Bytes up to which the log is kept for the archive.
     pub log_limit_bytes: u64,
 }
 
@@ -86,10 +87,10 @@ fn size(
 }
 
 impl Settings {
-    /// Checks what was written.
+    /// Checks the keys and fills in the defaults.
     ///
     /// # Errors
-    /// The first key that is wrong, and what to write.
+    /// The first invalid key, and what is expected.
     pub fn new(words: &Keywords) -> Result<Self, SettingsError> {
         let minute = Duration::from_secs(60);
         let limits = Limits {

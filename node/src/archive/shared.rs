@@ -1,4 +1,5 @@
-//! The archive as the rest of the node sees it: how far it is, what failed last, what the log keeps for it.
+//! The handle by which the rest of the node uses the archive: progress, last error, what the log keeps for
+//! it.
 use std::{
     sync::{
         Arc, OnceLock,
@@ -30,7 +31,7 @@ use crate::{
     raft::archive_hold::ArchiveHold,
 };
 
-/// How often to look whether what somebody waits for is archived.
+/// Interval of checking whether [`Archive::seal`] has reached its index.
 const SEAL_POLL: Duration = Duration::from_millis(20);
 
 /// A handle on the archive; cheap to clone.
@@ -42,10 +43,10 @@ struct Inner {
     settings: Settings,
     target: Target,
     keys: Option<Keys>,
-    /// Opened when it is needed first: a folder that cannot be made, or a file that the target names and that
-    /// is not there, is no reason not to serve.
+    /// Opened on first use: a folder that cannot be created, or a file that the target names and that is
+    /// missing, must not keep the node from serving.
     place: OnceLock<Place>,
-    /// Somebody waits until everything up to this index is archived.
+    /// Highest index passed to [`Archive::seal`].
     asked: AtomicU64,
     hold: Arc<ArchiveHold>,
     metrics: Arc<Metrics>,
@@ -65,10 +66,10 @@ struct State {
     gap: Option<ArchiveGap>,
 }
 
-/// What the archive lacks.
+/// What is not archived yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Behind {
-    /// Applied entries.
+    /// Number of applied entries.
     pub(super) entries: u64,
     /// How long the oldest of them has waited.
     pub(super) waited: Duration,
@@ -94,7 +95,7 @@ impl Archive {
         }))
     }
 
-    /// What the log keeps.
+    /// What the log keeps for the archive.
     pub fn hold(&self) -> &Arc<ArchiveHold> {
         &self.0.hold
     }
@@ -103,7 +104,7 @@ impl Archive {
         &self.0.settings
     }
 
-    /// The opened store. Tried again by the next call if it cannot be opened.
+    /// The store. If it cannot be opened, the next call tries again.
     pub(super) fn place(&self) -> Result<&Place, Failure> {
         if let Some(place) = self.0.place.get() {
             return Ok(place);
@@ -118,8 +119,9 @@ impl Archive {
         self.0.asked.load(Relaxed)
     }
 
-    /// Has everything up to `index` archived now, not only after `every`. Returns how far the archive is
-    /// then, or when `limit` is over. Only the leader writes; on other nodes this waits for it.
+    /// Requests that everything up to `index` is archived at once instead of after `every`, and waits for it.
+    /// Returns the last archived index when that is done, or when `limit` has passed. Only the leader writes;
+    /// on another node this only waits.
     pub async fn seal(&self, index: u64, limit: Duration) -> Option<u64> {
         self.0.asked.fetch_max(index, Relaxed);
         let hold = &self.0.hold;
@@ -136,13 +138,13 @@ impl Archive {
         &self.0.metrics
     }
 
-    /// The lineage that this node archives. What is known of another one does not count.
+    /// Sets the lineage that this node archives. Progress of any other lineage is ignored.
     pub(super) fn begin(&self, lineage: &Lineage) {
         self.0.state.lock().lineage = Some(lineage.clone());
     }
 
-    /// The leader says, or the store shows, that everything up to `index` is archived. `lineage` must be the
-    /// node's own.
+    /// Records that everything up to `index` is archived, by the leader or the store. Ignored unless
+    /// `lineage` is the node's own.
     pub fn note_archived(&self, lineage: &Lineage, index: u64, time: Option<i64>) {
         let mut state = self.0.state.lock();
         if state.lineage.as_ref() != Some(lineage) {
@@ -157,7 +159,7 @@ impl Archive {
         self.0.metrics.set(Counter::ArchiveIndex, archived);
     }
 
-    /// A segment was stored, by this node (with its bytes) or by another.
+    /// Records that a segment was stored: by this node (then with its bytes) or by another.
     pub(super) fn note_segment(&self, header: &Header, bytes: Option<u64>) {
         let now = unix_micros();
         self.note_archived(&header.lineage, header.last, Some(header.last_time.0));
@@ -189,7 +191,7 @@ impl Archive {
         self.extend_gap(gap);
     }
 
-    /// A gap that is known turned out to be this one.
+    /// Replaces a recorded gap by this larger one.
     pub(super) fn extend_gap(&self, gap: Gap) {
         self.0.state.lock().gap = Some(ArchiveGap {
             first: gap.first,
@@ -198,7 +200,7 @@ impl Archive {
         });
     }
 
-    /// The last attempt failed for this reason, or (`None`) it did not.
+    /// Records why the last attempt failed, or (`None`) that it succeeded.
     pub(super) fn note_error(&self, error: Option<&str>) {
         if error.is_some() {
             self.metrics().count(Counter::ArchiveFailures);

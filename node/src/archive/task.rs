@@ -1,5 +1,5 @@
-//! The task that keeps the archive: looks, asks `decide.rs` what to do, does it. Runs on every node; only the
-//! leader writes.
+//! The task that writes the archive: observes, lets `decide.rs` choose a step, carries it out. It runs on
+//! every node; only the leader writes.
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
@@ -35,14 +35,15 @@ use crate::{
     local::Local, metrics::Counter, raft::Consensus, raft::storage::logged::Logged,
 };
 
-/// So long are members asked for entries that this node's log lacks, before they are given up.
+/// How long other members are asked for entries that this node's log lacks, before the archive continues with
+/// a gap.
 const SEARCH_LIMIT: Duration = Duration::from_secs(30);
-/// How often the manifest is written.
+/// Least interval between two manifests.
 const MANIFEST_INTERVAL: Duration = Duration::from_secs(60);
-/// So many entries before a base are searched for its time.
+/// Number of entries before a base that are searched for its time.
 const TIME_SEARCH: u64 = 1000;
 
-/// What the task works with.
+/// What the task uses of the node.
 #[derive(Debug)]
 pub struct Parts {
     /// This node's Raft.
@@ -59,7 +60,7 @@ pub struct Parts {
     pub foreign_keys: bool,
 }
 
-/// Keeps the archive until stopped.
+/// Writes the archive until stopped.
 pub async fn run(archive: Archive, parts: Parts, stop: CancellationToken) {
     let mut task = Task {
         archive,
@@ -92,15 +93,15 @@ struct Task {
     /// The term in which it was read.
     term: u64,
     looked: bool,
-    /// The store was seen to create an object only once.
+    /// [`prove_create_once`](node_objects::Store::prove_create_once) has succeeded.
     proven: bool,
     pending: Pending,
     failures: Option<(u32, Instant)>,
     base_failed: Option<Instant>,
     retained: Option<Instant>,
-    /// Since when entries are searched that this node's log lacks.
+    /// Since when other members are asked for entries that this node's log lacks.
     searching: Option<Instant>,
-    /// What retention last found.
+    /// What the archive had when retention was last applied.
     overview: Option<Kept>,
     manifest_written: Option<Instant>,
     /// Index of the last hash of the content that is in a segment.
@@ -151,7 +152,7 @@ impl Task {
         }
     }
 
-    /// What is known now.
+    /// Collects what [`decide`] depends on.
     fn look(&mut self) -> Known {
         let consensus = &self.parts.consensus;
         let leads = consensus.leads();
@@ -292,7 +293,7 @@ impl Task {
         let Built::Segment(segment) = built else {
             return Ok(());
         };
-        // A node that lost its leadership meanwhile could only repeat what its successor writes.
+        // If the leadership was lost meanwhile, the successor writes these entries.
         if !self.parts.consensus.leads() {
             return Ok(());
         }
@@ -320,7 +321,8 @@ impl Task {
         })
     }
 
-    /// The last hash of the content that the cluster asked for and this node made, unless a segment has it.
+    /// The last content hash that this node computed for the cluster (`/db/compare`), unless a segment has it
+    /// already.
     fn known_hash(&self) -> Option<(u64, String)> {
         match self.parts.db.hashing() {
             Some((position, Hashing::Done(hash))) if self.noted_hash < Some(position.index) => {
@@ -351,7 +353,7 @@ impl Task {
         let size = bytes.len() as u64;
         let (segment, own) = match place.store.create(&name, bytes).await? {
             Created::Yes => (segment, Some(size)),
-            // Another leader was faster, or the answer to an earlier attempt was lost.
+            // Another leader stored it, or this node did and the response was lost.
             Created::No => match chain::winner(place, &chain.folder, first).await? {
                 Ok(segment) => (segment, None),
                 Err(why) => {
@@ -370,8 +372,8 @@ impl Task {
         Ok(())
     }
 
-    /// This node's log begins at `first`, after the entries that are due: another member may have them.
-    /// `None` if none has, and the archive cannot be continued.
+    /// This node's log begins at `first`, after the next entry to archive. Requests the missing entries from
+    /// other members; `None` if none has them, so that the archive cannot be continued without a gap.
     async fn search(
         &mut self,
         place: &segment::Place,
@@ -469,7 +471,7 @@ impl Task {
         self.adopt(base, cluster).await
     }
 
-    /// Goes on with a new base, or (`None`) with the old one, because nothing was written since.
+    /// Continues with a new base, or (`None`) with the old one, because nothing was written since.
     async fn adopt(&mut self, base: Option<Base>, cluster: &Cluster) -> Result<(), Failure> {
         self.base_failed = None;
         let writer = self.writer();
@@ -488,7 +490,7 @@ impl Task {
             if let (true, Some(gap)) = (chain.is_broken, chain.gaps.last_mut())
                 && Some(gap.first) == next
             {
-                // Nothing up to the base is in a segment; the base itself can be restored.
+                // The entries up to the base are in no segment; only the base's own state can be restored.
                 gap.last = gap.last.max(base.index);
                 self.archive.extend_gap(*gap);
             }
@@ -497,7 +499,7 @@ impl Task {
             }
             chain.base = Some(base);
         } else if let Some(base) = &mut chain.base {
-            // It holds everything, so it is as good as a new one.
+            // It holds every applied entry, so its age counts from now.
             base.created_at = now();
             base.writer = writer;
             if chain.is_broken {
@@ -513,8 +515,9 @@ impl Task {
         Ok(())
     }
 
-    /// The time of an entry: of the last request up to it. Now, if it is unknown: a base may claim to be
-    /// younger than it is, but never older.
+    /// The time of an entry, which is that of the last request up to it; now, if that is unknown. A base may
+    /// be dated too late, but never too early: a restore to an earlier time would then start from a base with
+    /// later entries.
     async fn time_of(&self, index: u64, applied: u64) -> Result<Moment, Failure> {
         let consensus = self.parts.consensus.clone();
         let from = index.saturating_sub(TIME_SEARCH);
@@ -541,7 +544,7 @@ impl Task {
         let found = found.map_err(|e| Failure(e.to_string()))??;
         let time = found.map_or_else(now, Moment);
         Ok(match known {
-            // Times never fall from one archived entry to the next.
+            // Times of archived entries never decrease.
             Some(start) if start.first <= index => time.max(start.not_before),
             _ => time,
         })
@@ -564,7 +567,7 @@ impl Task {
             .and_then(|start| start.previous.as_ref());
         if let Some(written) = written.filter(|written| kept.last_segment < Some(written.first)) {
             let name = chain.folder.segment(written.first);
-            // What the store then shows counts; the log may still hold what is missing.
+            // Read the end of the archive again; the log may still hold what is missing.
             self.chain = None;
             return Err(Failure(format!(
                 "{name}: the store accepted it, and does not have it: what follows is read from the store again"
@@ -574,7 +577,7 @@ impl Task {
         self.write_manifest(cluster).await
     }
 
-    /// Writes the manifest, at most once in a while: it is for people.
+    /// Writes the manifest, at most once per [`MANIFEST_INTERVAL`].
     async fn write_manifest(&mut self, cluster: &Cluster) -> Result<(), Failure> {
         let (Some(chain), Some(kept)) = (&self.chain, &self.overview) else {
             return Ok(());
