@@ -1,8 +1,8 @@
-//! `-auto-backup`: the leader uploads a copy of the database at an interval, if it has changed. See DESIGN.md
-//! beside this file.
+//! `-auto-backup`: the leader uploads a copy of the database at an interval, if the database has changed. See
+//! DESIGN.md beside this file.
 //!
-//! Reading order: `settings` (the file) → `decide` (what a tick does) → `kept` (which copy the
-//! target holds) → `upload`.
+//! Reading order: `settings` (the configuration file) → `decide` (what to do at the end of an interval) →
+//! `kept` (which copy is at the target) → `upload`.
 mod decide;
 mod kept;
 pub mod settings;
@@ -38,7 +38,7 @@ use crate::{
 const COPY_ATTEMPTS: u32 = 10;
 const COPY_PAUSE: Duration = Duration::from_millis(500);
 
-/// What was done so far.
+/// What this process has done so far.
 #[derive(Debug, Default)]
 struct Done {
     /// Index of the copy that was uploaded last by this process.
@@ -58,10 +58,10 @@ pub struct AutoBackup {
 }
 
 impl AutoBackup {
-    /// Reads the configuration. No server is asked: one that is down now may be up when it is needed.
+    /// Reads the configuration. No request is sent: a server that is down now may work when it is needed.
     ///
     /// # Errors
-    /// What is wrong with the file, for people.
+    /// What is wrong with the file, as text for people.
     pub fn open(path: &Path) -> Result<Arc<Self>, String> {
         let settings = AutoBackupSettings::read(path)?;
         let kept =
@@ -73,7 +73,7 @@ impl AutoBackup {
         }))
     }
 
-    /// For `/status`.
+    /// The section `auto_backups` of `/status`.
     pub fn status(&self) -> AutoBackupsStatus {
         let done = self.done.lock();
         AutoBackupsStatus {
@@ -86,7 +86,7 @@ impl AutoBackup {
         }
     }
 
-    /// Uploads when it is due, until stopped.
+    /// Uploads at the interval, until stopped.
     pub async fn run(
         self: Arc<Self>,
         store: Store,
@@ -166,7 +166,7 @@ impl AutoBackup {
         change(&mut self.done.lock());
     }
 
-    /// Makes a copy and uploads it; returns the bytes that were sent.
+    /// Makes a copy and uploads it; returns the length of the object in bytes.
     async fn upload(&self, store: &Store, index: u64) -> Result<u64, String> {
         let copy = self.copy(store).await?;
         let at = now();

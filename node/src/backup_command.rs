@@ -1,5 +1,5 @@
-//! `rqlited backup`: one backup of a running cluster, checked and uploaded, or (`-delete`) deleted. `rqlited
-//! fetch`: the way back into a file. All write what they did as JSON, for scripts and jobs.
+//! `rqlited backup` makes one backup of a running cluster, checks and uploads it, or (`-delete`) deletes one.
+//! `rqlited fetch` downloads one into a file. All write what they did as JSON, for scripts and Jobs.
 mod args;
 mod cluster;
 mod delete;
@@ -83,7 +83,7 @@ async fn make_backup(args: BackupArgs) -> Result<Report, String> {
     let metadata: Metadata = [("rqlite_sha256".to_owned(), sha256.clone())].into();
     let sent = upload_file(&store, &name, &metadata, &copy, packing).await?;
     let stored_bytes = sent.bytes;
-    // What the store says it has is what will be fetched one day.
+    // Compare with the length that the store reports: that object will be fetched one day.
     let kept = store
         .head(&name)
         .await
@@ -175,7 +175,7 @@ fn length(path: &Path) -> Result<u64, String> {
         .map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// Whether a file is a database that can be restored, by `integrity_check`.
+/// Checks by `integrity_check` that a file is an undamaged database.
 async fn sound(path: &Path, what: &str) -> Result<(), String> {
     let checked = path.to_owned();
     let result = tokio::task::spawn_blocking(move || Database::validate_file(&checked)).await;

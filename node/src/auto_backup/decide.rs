@@ -1,11 +1,11 @@
-//! What a tick does: a function of values.
+//! What an automatic backup does at the end of an interval: functions without I/O.
 use std::time::Duration;
 
 /// Pause after a first failure; doubled by each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// What is known at a tick.
+/// What [`next`] depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     /// This node leads and hears from a quorum.
@@ -22,7 +22,8 @@ pub(super) enum Next {
     Nothing,
     /// There is nothing new.
     Skip,
-    /// Another process may have uploaded this already: see what the target holds, and upload if it is not so.
+    /// Another process may have uploaded this copy: compare the id at the target, and upload if it is another
+    /// one.
     Compare,
     Upload,
 }

@@ -1,4 +1,4 @@
-//! Which copy the target holds: its id is in the object's metadata, or beside the file in `METADATA.json`.
+//! Which copy is at the target: its id is in the object's metadata, or for a folder in `METADATA.json`.
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::settings::AutoBackupSettings;
 use crate::clock::compact_utc;
 
-/// Beside the files of a folder.
+/// Name of the file with the id of the newest copy in a folder (as in rqlite).
 pub(crate) const METADATA_FILE: &str = "METADATA.json";
 const MAX_METADATA_BYTES: u64 = 64 << 10;
 
@@ -17,7 +17,7 @@ pub(super) fn id_key(target: &Target) -> String {
     target.metadata_key("rqlite-auto-backup-id")
 }
 
-/// The name of an object that was made at this time: with `timestamp`, the time stands before it.
+/// The name of an object made at this time: `name`, or with `timestamp` `YYYYMMDDhhmmss_name`.
 pub(crate) fn name_at(name: &str, timestamp: bool, at: SystemTime) -> String {
     match timestamp {
         true => format!("{}_{name}", compact_utc(at)),
@@ -30,7 +30,7 @@ pub(crate) fn name_at(name: &str, timestamp: bool, at: SystemTime) -> String {
 pub(super) struct KeptCopy {
     store: Store,
     name: String,
-    /// The folder as it is shown in `METADATA.json`; only for files.
+    /// The folder's path for `METADATA.json`; `None` for other targets.
     dir: Option<std::path::PathBuf>,
 }
 
@@ -52,7 +52,8 @@ impl KeptCopy {
         name_at(&self.name, settings.timestamp, at)
     }
 
-    /// The id of the copy at the target. As in rqlite, the name without a timestamp is looked at.
+    /// The id of the copy at the target, if there is one. As in rqlite, the object without a time in its name
+    /// is looked for.
     pub(super) async fn id(
         &self,
         settings: &AutoBackupSettings,
@@ -64,7 +65,7 @@ impl KeptCopy {
             let bytes = self.store.get(METADATA_FILE, MAX_METADATA_BYTES).await?;
             let about: Value = serde_json::from_slice(&bytes).unwrap_or_default();
             let file = about.get("name").and_then(Value::as_str);
-            // Somebody may have removed the copy and left this file.
+            // The copy may have been deleted without this file.
             let is_there = file.is_some_and(|file| std::path::Path::new(file).is_file());
             let id = about.get("id").and_then(Value::as_str);
             return Ok(id.filter(|_| is_there).map(str::to_owned));
@@ -74,7 +75,7 @@ impl KeptCopy {
         Ok(found.and_then(|meta| value_of(&meta.metadata, &key)))
     }
 
-    /// Records the id of a copy in a folder; objects carry theirs.
+    /// Records the id of a copy in a folder. Objects of other stores have it in their metadata.
     pub(super) async fn note(
         &self,
         name: &str,
@@ -93,7 +94,7 @@ impl KeptCopy {
     }
 }
 
-/// Servers change the case of names.
+/// The value of a metadata key, whatever its case: servers change it.
 fn value_of(metadata: &Metadata, key: &str) -> Option<String> {
     let mut found = metadata
         .iter()

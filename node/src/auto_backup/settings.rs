@@ -1,4 +1,4 @@
-//! The file of `-auto-backup`.
+//! The configuration file of `-auto-backup`, checked.
 use std::{path::Path, time::Duration};
 
 use node_contract::duration::parse_nanos;
@@ -11,11 +11,11 @@ use serde_json::Value;
 pub struct AutoBackupSettings {
     /// Where the copy goes.
     pub target: Target,
-    /// How often.
+    /// Interval between two uploads.
     pub interval: Duration,
     /// Store the file as it is, not as gzip.
     pub no_compress: bool,
-    /// A new object each time, with the time before its name.
+    /// Write a new object each time, with the time before its name.
     pub timestamp: bool,
     /// Vacuum the copy.
     pub vacuum: bool,

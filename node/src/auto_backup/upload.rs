@@ -1,4 +1,4 @@
-//! A file on its way to an object, packed or not, in parts: memory does not depend on its length.
+//! Uploads a file as an object, compressed or not, in parts: memory does not depend on its length.
 use std::{io::Write as _, mem, path::Path};
 
 use flate2::{Compression, write::GzEncoder};
@@ -6,7 +6,7 @@ use node_objects::{Metadata, ObjectError, Store, Writer};
 use sha2::{Digest as _, Sha256};
 use tokio::{fs::File, io::AsyncReadExt as _, task::spawn_blocking};
 
-/// Read and packed at a time.
+/// Bytes read and compressed at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// How a copy is stored.
@@ -21,7 +21,7 @@ pub enum Packing {
 /// What was sent of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// Length of the object.
+    /// Length of the object in bytes.
     pub bytes: u64,
     /// SHA-256 of the object, in hex.
     pub sha256: String,
@@ -30,7 +30,7 @@ pub struct Sent {
 /// Uploads a file, whole or not at all; returns what was sent.
 ///
 /// # Errors
-/// The file cannot be read, or the store did not take it.
+/// The file cannot be read, or a request to the store failed.
 pub async fn upload_file(
     store: &Store,
     name: &str,
@@ -57,7 +57,7 @@ pub async fn upload_file(
     }
 }
 
-/// Returns the SHA-256 of what was sent.
+/// Sends the file to the writer; returns the SHA-256 of the object.
 async fn send(file: &mut File, writer: &mut Writer, packing: Packing) -> Result<String, String> {
     let mut sum = Sha256::new();
     let mut gzip = match packing {

@@ -1,4 +1,4 @@
-//! Fetching a backup from a running cluster.
+//! Downloads a backup from a running cluster.
 use std::{path::Path, sync::Arc, time::Duration};
 
 use reqwest::{Client, Response, StatusCode, Url};
@@ -16,9 +16,9 @@ use crate::{
 };
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Longest part of an answer that is shown.
+/// Longest part of a response that an error shows, in characters.
 const MAX_SHOWN_CHARS: usize = 300;
-/// Rounds over all nodes, and the pause before another.
+/// Number of rounds over all nodes, and the pause between them.
 const ROUNDS: u32 = 3;
 const ROUND_PAUSE: Duration = Duration::from_secs(1);
 
@@ -27,11 +27,11 @@ const ROUND_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Download {
     /// Its URL.
     pub(super) source: String,
-    /// Index of an entry that the backup holds, with all before it.
+    /// Index of an entry that the backup contains with all before it; `None` if the node does not report it.
     pub(super) index: Option<u64>,
 }
 
-/// Writes a backup to a file.
+/// Downloads a backup into a file, from the first node that sends one.
 pub(super) async fn download(
     args: &ClusterArgs,
     vacuum: bool,
@@ -67,7 +67,7 @@ pub(super) async fn download(
 
 struct Refused {
     why: String,
-    /// Another node says the same.
+    /// Another node or attempt would fail in the same way.
     lasting: bool,
 }
 
@@ -88,7 +88,7 @@ async fn from(
     to: &Path,
 ) -> Result<Option<u64>, Refused> {
     let mut url = address(url).map_err(|why| Refused { why, lasting: true })?;
-    // A follower passes the backup on from the leader.
+    // A follower forwards the request to the leader.
     url.set_query(Some(if vacuum { "vacuum" } else { "fmt=delete" }));
     let mut request = client.get(url);
     if let Some((user, password)) = login {

@@ -1,4 +1,4 @@
-//! Deleting one backup: exactly this object, and what was written beside it.
+//! Deletes one backup: this object, and the files written beside it.
 use std::time::Instant;
 
 use node_objects::{Config, Store, Target, Use};
@@ -13,7 +13,7 @@ use crate::{
     clock::{now, rfc3339},
 };
 
-/// Largest `METADATA.json`.
+/// Largest `METADATA.json`, in bytes.
 const MAX_METADATA_BYTES: u64 = 64 << 10;
 
 pub(super) async fn delete(args: BackupArgs) -> Result<Deleted, String> {
@@ -57,7 +57,7 @@ pub(super) async fn delete(args: BackupArgs) -> Result<Deleted, String> {
     })
 }
 
-/// The name within the configured folder. Backups lie right in it; anything else is not this command's.
+/// The name relative to the configured folder. Backups are directly in it; other objects are refused.
 fn within(given: &str, folder: &str) -> Result<String, String> {
     let inner = match folder {
         "" => given,
@@ -78,8 +78,8 @@ fn within(given: &str, folder: &str) -> Result<String, String> {
     }
 }
 
-/// Deletes what a backup leaves beside it in a folder: the note about the newest copy, if it is about this
-/// one, and parts of uploads that were killed.
+/// Deletes what a backup left beside it in a folder: `METADATA.json`, if it is about this backup, and parts
+/// of uploads whose process was killed.
 async fn beside(store: &Store, dir: &std::path::Path, name: &str) -> Result<Vec<String>, String> {
     let said = |e: node_objects::ObjectError| e.to_string();
     let mut gone = Vec::new();
@@ -109,7 +109,8 @@ async fn beside(store: &Store, dir: &std::path::Path, name: &str) -> Result<Vec<
     Ok(gone)
 }
 
-/// `object_store` writes `name#1` and so on, and renames it.
+/// Whether `file` is an unfinished upload of `name`: `object_store` writes `name#1`, `name#2`, …, and
+/// renames.
 fn is_part(file: &str, name: &str) -> bool {
     let rest = file.strip_prefix(name);
     rest.and_then(|rest| rest.strip_prefix('#'))

@@ -1,4 +1,4 @@
-//! An object on its way into a file, unpacked if it is packed.
+//! Downloads an object into a file, and decompresses it if it is gzip.
 use std::{
     io::{self, Write},
     path::Path,
@@ -8,7 +8,7 @@ use flate2::write::MultiGzDecoder;
 use node_objects::{Store, store::Entry};
 use tokio::task::spawn_blocking;
 
-/// What gzip begins with.
+/// First bytes of a gzip file (RFC 1952).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// What was fetched.
@@ -16,7 +16,7 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 pub(super) struct Fetched {
     pub(super) stored_bytes: u64,
     pub(super) was_packed: bool,
-    /// As it was noted with the object, if it was.
+    /// SHA-256 of the unpacked file from the object's metadata, if it is there.
     pub(super) sha256: Option<String>,
 }
 
@@ -45,7 +45,7 @@ impl Unpacking {
     }
 }
 
-/// Fetches an object into a file, synced.
+/// Downloads an object into a file, and syncs it.
 pub(super) async fn fetch(store: &Store, name: &str, to: &Path) -> Result<Fetched, String> {
     let what = || format!("object '{name}' in {}", store.place());
     let about = store.head(name).await.map_err(|e| e.to_string())?;
@@ -96,7 +96,7 @@ pub(super) async fn fetch(store: &Store, name: &str, to: &Path) -> Result<Fetche
     })
 }
 
-/// The newest of the objects `TIME_name`.
+/// Name of the newest of the objects `<time>_<name>`.
 pub(super) async fn latest(store: &Store, name: &str) -> Result<String, String> {
     let all = store.list("", None).await.map_err(|e| e.to_string())?;
     newest(&all, name).ok_or_else(|| {

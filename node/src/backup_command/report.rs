@@ -1,4 +1,4 @@
-//! What was done, as JSON.
+//! The results of `rqlited backup` and `rqlited fetch` as JSON.
 use std::path::Path;
 
 use serde::Serialize;
@@ -18,23 +18,23 @@ pub(super) struct Report {
     /// The file that was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) file: Option<String>,
-    /// Raft index of an entry that the backup holds, with all before it. `None` if the node that sent it does
-    /// not say it.
+    /// Raft index of an entry that the backup contains with all before it. `None` if the node did not report
+    /// it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) index: Option<u64>,
-    /// Length of the database file.
+    /// Length of the database file in bytes.
     pub(super) bytes: u64,
-    /// Length of the object.
+    /// Length of the object in bytes.
     pub(super) stored_bytes: u64,
-    /// Of the object.
+    /// SHA-256 of the object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) stored_sha256: Option<String>,
     pub(super) compressed: bool,
-    /// Of the database file.
+    /// SHA-256 of the database file.
     pub(super) sha256: String,
-    /// `ok`: `PRAGMA integrity_check`.
+    /// Result of `PRAGMA integrity_check`: `ok`.
     pub(super) integrity: String,
-    /// RFC 3339.
+    /// When it began, as RFC 3339.
     pub(super) started: String,
     pub(super) seconds: f64,
     /// Version of this program.
@@ -48,13 +48,13 @@ pub(super) struct Deleted {
     pub(super) object: String,
     /// The store.
     pub(super) target: String,
-    /// It is not there any more.
+    /// The object no longer exists.
     pub(super) deleted: bool,
-    /// It was there.
+    /// The object existed.
     pub(super) existed: bool,
     /// What was deleted beside it.
     pub(super) beside: Vec<String>,
-    /// RFC 3339.
+    /// When it began, as RFC 3339.
     pub(super) started: String,
     pub(super) seconds: f64,
     /// Version of this program.
@@ -74,7 +74,7 @@ pub(super) fn joined(folder: &str, name: &str) -> String {
     }
 }
 
-/// The output, which is also written to the result file: `{"error": …}` after a failure.
+/// The output, which is also written to the result file; after a failure `{"error": …}`.
 pub(super) fn finished(
     result: Result<impl Serialize, String>,
     result_file: Option<&Path>,

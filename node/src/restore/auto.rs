@@ -1,4 +1,4 @@
-//! `-auto-restore`: a new cluster begins with a backup, or with a point of an archive.
+//! `-auto-restore`: starts a new cluster with a backup, or with the state of an archive at some time.
 pub mod decide;
 
 use std::{
@@ -23,15 +23,15 @@ use super::{
 };
 use crate::{raft::Consensus, store::Store};
 
-/// rqlite's default for a file.
+/// Default time limit for a file (rqlite's).
 const FILE_TIMEOUT: Duration = Duration::from_secs(30);
-/// A replay takes as long as its entries do.
+/// Default time limit for an archive, whose entries are replayed.
 const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// How often to look who leads.
+/// Interval of checking who leads.
 const POLL: Duration = Duration::from_millis(50);
-/// The beginning of a gzip file.
+/// First bytes of a gzip file (RFC 1952).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// Space that unpacking leaves free.
+/// Bytes of disk that decompression leaves free.
 const RESERVE_BYTES: u64 = 64 << 20;
 const PIECE_BYTES: usize = 256 << 10;
 
@@ -79,7 +79,7 @@ impl AutoRestore {
     /// Reads the file, with `$VAR` replaced from the environment.
     ///
     /// # Errors
-    /// A text that names the file and what to change.
+    /// The file cannot be read or is invalid; the text names it and says what to change.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = config::read_text(path).map_err(|e| e.to_string())?;
         let environment = |name: &str| std::env::var(name).ok();
@@ -107,7 +107,7 @@ impl AutoRestore {
         })
     }
 
-    /// What is restored, without secrets.
+    /// What is restored, as text without secrets.
     pub fn source(&self) -> String {
         match &self.from {
             From::Object(target) => target.to_string(),
@@ -115,11 +115,11 @@ impl AutoRestore {
         }
     }
 
-    /// Fetches the file into `scratch`, unpacked and checked: a sound SQLite file. With an archive also the
-    /// point that it is of.
+    /// Fetches the file into `scratch`, decompressed, and checks it by `integrity_check`. For an archive,
+    /// also returns the point that it is of.
     ///
     /// # Errors
-    /// It cannot be fetched in time, or is no such file.
+    /// The time limit has passed, a request failed, or the file is not an undamaged SQLite database.
     pub async fn fetch(
         &self,
         scratch: &Path,
@@ -166,7 +166,7 @@ impl AutoRestore {
             } => {
                 tracing::info!(target: "downloader", "auto-restore: {to} from the archive at {shown}");
                 let path = fresh(scratch)?;
-                // The child makes the file; a name that exists is refused.
+                // The child process creates the file, and refuses a name that exists.
                 std::fs::remove_file(&path).map_err(|e| e.to_string())?;
                 let order = Order {
                     at,
@@ -238,7 +238,7 @@ fn fresh(scratch: &Path) -> Result<TempPath, String> {
         .map_err(|e| format!("{}: {e}", scratch.display()))
 }
 
-/// Unpacks gzip, and checks that the file is a sound database.
+/// Decompresses gzip, and checks that the file is an undamaged database.
 fn unpack(path: TempPath, unpacked: TempPath) -> Result<TempPath, String> {
     let io = |e: std::io::Error| e.to_string();
     let mut start = Vec::new();
@@ -276,18 +276,18 @@ fn gunzip(from: &Path, to: &Path) -> Result<(), String> {
     }
 }
 
-/// How it ended.
+/// How `-auto-restore` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// Loaded through the log, at this index.
     Loaded(u64),
-    /// The cluster has its data from elsewhere.
+    /// The file is not needed: another node has loaded one, or the cluster has data.
     Dropped,
     /// The node was stopped.
     Stopped,
 }
 
-/// Loads the file when this node leads first; see [`decide::next`].
+/// Loads the file if this node is the first leader; see [`decide::next`].
 ///
 /// # Errors
 /// The load was refused.

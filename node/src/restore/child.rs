@@ -1,8 +1,8 @@
-//! A restore in a process of its own: `rqlited archive restore --supervised`.
+//! Runs a restore in a child process: `rqlited archive restore --supervised`.
 //!
-//! SQLite's directory for temporary files belongs to the process, and a replay takes memory and time of which
-//! the node wants to know a limit; so a node never replays in its own process. The child ends when its node
-//! does: its standard input ends.
+//! A node never replays in its own process: SQLite's directory for temporary files is one per process, and
+//! the memory and time of a replay are to be limited. The child ends when its node ends, because then its
+//! standard input ends.
 use std::{ffi::OsString, path::Path, process::Stdio};
 
 use node_archive::plan::Target;
@@ -12,20 +12,20 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 
 use super::run::Report;
 
-/// Longest error of the child that is kept.
+/// Longest error text of the child that is read, in bytes.
 const MAX_ERROR_BYTES: u64 = 16 << 10;
 
-/// Where an archive is, and what opens it.
+/// Where an archive is, and its keys.
 #[derive(Clone)]
 pub struct ArchiveAt {
-    /// `type` and `sub`, with variables replaced: may hold secrets.
+    /// `type` and `sub`, with variables replaced; may contain secrets.
     pub config: Map<String, Value>,
     /// `-archive-key-file`.
     pub key_file: Option<std::path::PathBuf>,
 }
 
 impl std::fmt::Debug for ArchiveAt {
-    /// Does not show the configuration.
+    /// Omits the configuration, which may contain secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ArchiveAt").finish_non_exhaustive()
     }
@@ -54,10 +54,10 @@ pub struct Order<'a> {
     pub output: &'a Path,
 }
 
-/// Restores to a new file. Dropping the future ends the child.
+/// Restores to a new file. Dropping the future kills the child.
 ///
 /// # Errors
-/// The child's, or it cannot be started.
+/// The child's error, or it cannot be started.
 pub async fn restore(
     order: &Order<'_>,
     mut progress: impl FnMut(&Value),
@@ -80,7 +80,7 @@ pub async fn restore(
     };
     let mut config = serde_json::to_vec(&order.at.config).map_err(|e| e.to_string())?;
     config.push(b'\n');
-    // An error here shows as the child's: it ends without a configuration.
+    // A failure here appears as the child's: it ends because it got no configuration.
     let _ = stdin.write_all(&config).await;
     let mut error = Vec::new();
     let mut report = None;

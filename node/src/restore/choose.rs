@@ -1,9 +1,9 @@
-//! Which timeline of an archive a restore means: a function of what is there and what was asked for.
+//! Chooses the timeline of an archive that a restore means: a function without I/O.
 use node_archive::{documents::Base, plan::Target};
 
 use super::source::{Refusal, TimelineAt};
 
-/// A timeline with what its bases say.
+/// A timeline and its bases.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// The timeline.
@@ -26,7 +26,7 @@ fn described(candidate: &Candidate) -> String {
     )
 }
 
-/// There is no timeline of this id: what there is instead.
+/// The error for an id that no timeline has; it lists those that exist.
 pub fn none_of(id: &str, there: &[TimelineAt]) -> Refusal {
     let known = there.iter().map(|at| {
         let (lineage, cluster) = (&at.lineage, &at.timeline.cluster_id);
@@ -42,12 +42,12 @@ pub fn none_of(id: &str, there: &[TimelineAt]) -> Refusal {
     }
 }
 
-/// The timeline that holds the target. Several timelines of one cluster follow each other in time; but their
-/// indexes overlap, and clusters that share a prefix have nothing in common, so there a person must choose.
-/// Whoever names a lineage passes that one only.
+/// The index of the timeline that contains the target. Timelines of one cluster follow each other in time, so
+/// a time selects one of them. Their indexes overlap, and clusters that share a prefix are unrelated; then a
+/// person must choose. If a lineage was named, pass only its timeline.
 ///
 /// # Errors
-/// None, or several: then the text lists them.
+/// No timeline contains the target, or several do; the text lists them.
 pub fn choose(candidates: &[Candidate], target: Target) -> Result<usize, Refusal> {
     if candidates.is_empty() {
         return Err("there is no archive below this prefix: check bucket, prefix and path".into());

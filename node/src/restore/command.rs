@@ -1,4 +1,4 @@
-//! `rqlited archive list|show|verify|restore|drill`: looking at an archive and restoring from it, without a
+//! `rqlited archive list|show|verify|restore|drill`: inspects an archive and restores from it, without a
 //! node.
 mod drill;
 mod list;

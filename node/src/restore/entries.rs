@@ -1,4 +1,4 @@
-//! What an archived entry says, for people: its statements, and what they did.
+//! Archived entries as texts for people: their statements, and what they did.
 use node_archive::{
     moment::Moment,
     record::{Kind, Record},
@@ -31,20 +31,20 @@ pub struct Shown {
 /// One statement of an entry.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ShownStatement {
-    /// Its text.
+    /// Its SQL text.
     pub sql: String,
     /// Its parameters.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parameters: Vec<serde_json::Value>,
-    /// With `--effects`: rows that it changed.
+    /// With `--effects`: number of rows that it changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows_affected: Option<i64>,
-    /// With `--effects`: why it did nothing.
+    /// With `--effects`: the error of a statement that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// Describes an entry. One that this version cannot read is described as that.
+/// Describes an entry. An entry that this version cannot decode is described as such.
 pub fn describe(record: &Record) -> Shown {
     let (kind, statements) = match record.kind {
         Kind::Blank => ("an entry without content".to_owned(), Vec::new()),
@@ -116,7 +116,7 @@ pub fn add_effects(shown: &mut Shown, outcomes: &[Outcome]) {
         && shown.statements.is_empty()
         && let Some(error) = &outcome.error
     {
-        // A load that was refused by every node.
+        // A load that every node refused.
         shown.kind = format!("{}: {error}", shown.kind);
         return;
     }
@@ -133,7 +133,7 @@ pub fn add_effects(shown: &mut Shown, outcomes: &[Outcome]) {
 }
 
 impl Shown {
-    /// Whether its text or one of its parameters contains `needle`, in any case of letters.
+    /// Whether a text or parameter of its statements contains `needle`; case is ignored.
     pub fn contains(&self, needle: &str) -> bool {
         let needle = needle.to_lowercase();
         let has = |text: &str| text.to_lowercase().contains(&needle);

@@ -1,9 +1,10 @@
-//! Replaces the contents of a running cluster by a point of its own past, through the log.
+//! Restores a running cluster in place: replaces its database by an earlier state from its archive, through
+//! the log.
 //!
-//! The leader waits until the archive holds everything committed so far, replays to the point beside the
-//! database, in a process of its own, and loads the result as any other load. So every node goes the same
-//! way, and the archive's chain goes on: the entry before the load's last one is the state that was replaced,
-//! and may be restored again.
+//! The leader waits until every entry committed so far is archived, replays to the point in a child process,
+//! and loads the result like any other load. So every node applies it, and the archive continues in the same
+//! timeline. The last entry before the load is the state that was replaced; it can be restored in the same
+//! way.
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,22 +27,22 @@ use super::{
 };
 use crate::{archive::Archive, store::Store};
 
-/// How long the archive may take to hold what was committed when the restore began.
+/// How long archiving may take of what was committed when the restore began.
 const ARCHIVE_LIMIT: Duration = Duration::from_secs(60);
 const ARCHIVE_POLL: Duration = Duration::from_millis(500);
-/// Longest restore.
+/// Time limit of a restore.
 const LIMIT: Duration = Duration::from_secs(6 * 3600);
-/// Longest id that a caller may choose.
+/// Longest id that a request may choose.
 const MAX_ID_BYTES: usize = 128;
 
-/// Why a restore is not begun.
+/// Why a restore was not begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// The request must be another one.
+    /// The request is invalid.
     Request(String),
-    /// Another restore runs.
+    /// Another restore is running.
     Running(String),
-    /// Not now, or not here.
+    /// Not possible now or on this node: the text says why.
     Unavailable(String),
 }
 
@@ -56,18 +57,18 @@ struct Inner {
     now: Mutex<Now>,
 }
 
-/// Where the archive is.
+/// What the restores of this node use.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// `-archive`.
+    /// Value of `-archive`: the configuration file.
     pub archive: Option<PathBuf>,
-    /// The archive that this node keeps.
+    /// The archive that this node writes.
     pub kept: Option<Archive>,
     /// `-archive-key-file`.
     pub key_file: Option<PathBuf>,
     /// `-fk`.
     pub foreign_keys: bool,
-    /// Directory of the replay, on the database's disk.
+    /// Directory for the replay, on the database's disk.
     pub scratch: PathBuf,
 }
 
@@ -80,7 +81,7 @@ struct Now {
 /// Checks a request. `cluster` is the id that it must confirm.
 ///
 /// # Errors
-/// What to change.
+/// The request is invalid; the text says what to change.
 pub fn check(request: &RestoreRequest, cluster: &str) -> Result<Target, String> {
     if request
         .id
@@ -110,7 +111,7 @@ pub fn check(request: &RestoreRequest, cluster: &str) -> Result<Target, String> 
 }
 
 impl InPlace {
-    /// Nothing runs yet.
+    /// No restore is running yet.
     pub fn new(store: Store, settings: Settings) -> Self {
         let none = RestoreState {
             state: RestoreState::NONE.into(),
@@ -126,19 +127,19 @@ impl InPlace {
         }))
     }
 
-    /// The restore that runs, or the last one since the start.
+    /// The state of the running restore, or of the last one since the start.
     pub fn state(&self) -> RestoreState {
         self.0.now.lock().state.clone()
     }
 
-    /// Ends the restore that runs; the database is as it was, unless the load was already complete.
+    /// Cancels the running restore. The database is unchanged, unless the load was already complete.
     pub fn cancel(&self) -> RestoreState {
         let now = self.0.now.lock();
         now.cancel.iter().for_each(CancellationToken::cancel);
         now.state.clone()
     }
 
-    /// Begins a restore, on the leader. A dry run is done when this returns.
+    /// Begins a restore; only the leader accepts it. A dry run has ended when this returns.
     ///
     /// # Errors
     /// See [`Refused`].
@@ -258,7 +259,7 @@ impl Job {
         let source = Source::new(opened, read_keys(settings.key_file.as_deref())?);
         let head = store.meta().commit_index;
         if let Some(kept) = &settings.kept {
-            // What is committed is archived now, however long the next segment would have waited.
+            // Archive what is committed without waiting for `every`.
             kept.seal(head, ARCHIVE_LIMIT).await;
         }
         let end = self.archived(&source, head).await?;
@@ -301,7 +302,8 @@ impl Job {
         ))
     }
 
-    /// Loads the result through the log. Writes are refused meanwhile, rather than acknowledged and undone.
+    /// Loads the result through the log. Meanwhile writes are refused: otherwise they would be acknowledged
+    /// and then undone.
     async fn load(&self, store: &Store, path: &Path) -> Result<(u64, u64), String> {
         let _fence = Fence::begin(store)?;
         self.expected(store).await?;
@@ -309,7 +311,7 @@ impl Job {
         loaded.map_err(|e| format!("the restored database was not loaded: {e}"))
     }
 
-    /// Whether nothing was written that the caller did not expect.
+    /// Fails if something was written after the caller's `expect_index`.
     async fn expected(&self, store: &Store) -> Result<(), String> {
         let Some(expected) = self.expect_index else {
             return Ok(());
@@ -325,7 +327,7 @@ impl Job {
         }
     }
 
-    /// Waits until the archive holds the entry `head`. Returns its end.
+    /// Waits until the archive contains the entry `head`. Returns the archive's last point.
     async fn archived(&self, source: &Source, head: u64) -> Result<Point, String> {
         let since = Instant::now();
         let own = self
@@ -343,7 +345,7 @@ impl Job {
                 index: header.last,
                 time: header.last_time,
             });
-            // A base may hold what no segment has, such as everything in a new archive.
+            // A base may contain entries that are in no segment, such as all of them in a new archive.
             let base = contents.bases.last().copied();
             let base = base.filter(|base| segment.is_none_or(|segment| segment.index < *base));
             let bases = source.bases(&folder, base.as_slice()).await?;
@@ -366,7 +368,7 @@ impl Job {
         }
     }
 
-    /// Notes which entries are undone if `last` is the last one before the load.
+    /// Records which entries are undone if `last` is the last one before the load; returns that as text.
     fn undone(&self, point: Point, last: u64) -> String {
         let from = point.index.saturating_add(1);
         let entries = last.saturating_sub(point.index);
@@ -405,7 +407,7 @@ impl Job {
     }
 }
 
-/// While it exists, this node refuses writes with a status that clients may repeat after.
+/// While this value exists, this node refuses writes with a status after which clients may try again.
 struct Fence<'a>(&'a Store);
 
 impl<'a> Fence<'a> {

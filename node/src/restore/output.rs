@@ -1,4 +1,4 @@
-//! Where a restored file may go: to a new name, never over anything, never into a node's data.
+//! The file that a restore creates: it never replaces another file, and is never in a node's data directory.
 use std::{
     io,
     path::{Path, PathBuf},
@@ -7,22 +7,22 @@ use std::{
 use node_db::durable;
 use tempfile::TempPath;
 
-/// Files that SQLite would apply to a database of that name.
+/// Suffixes of files that SQLite would apply to a database with that name.
 const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// Why a file cannot be the result.
+/// Why a restored file cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// Something is there.
+    /// The path exists.
     #[error("{} exists, and a restore never overwrites anything: name a new file", .0.display())]
     Exists(PathBuf),
-    /// SQLite would mix an old file into the new database.
+    /// There is an old journal or WAL that SQLite would apply to the new database.
     #[error("{} exists and would be mixed into the restored database: remove it, or name another file", .0.display())]
     Companion(PathBuf),
-    /// A node's data directory.
+    /// The directory is a node's data directory.
     #[error("{} is a node's data directory: name a file elsewhere, then load it (POST /db/load or -auto-restore)", .0.display())]
     DataDirectory(PathBuf),
-    /// The directory is not there.
+    /// The directory does not exist.
     #[error("there is no directory {}: create it, or name a file elsewhere", .0.display())]
     NoDirectory(PathBuf),
     /// The path names no file.
@@ -46,7 +46,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Checks the path, before any work is done for it.
+    /// Checks the path, before the restore begins.
     ///
     /// # Errors
     /// See [`OutputError`].
@@ -75,7 +75,7 @@ impl Output {
         Ok(Self { path, dir })
     }
 
-    /// The directory, in which scratch files should lie: on the disk of the result.
+    /// The directory. Scratch files belong into it, because [`Self::place`] needs them on the same disk.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -85,10 +85,11 @@ impl Output {
         &self.path
     }
 
-    /// Gives a complete, synced file of the same disk its name. Durable when it returns.
+    /// Renames `from`, a complete and synced file on the same disk, to this path. The name is durable when
+    /// this returns.
     ///
     /// # Errors
-    /// Something has taken the name meanwhile, or the file system's.
+    /// The path exists by now, or the file system's error.
     pub fn place(&self, from: PathBuf) -> Result<(), OutputError> {
         let io = |source| OutputError::Io {
             path: self.path.clone(),

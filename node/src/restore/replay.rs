@@ -1,5 +1,5 @@
-//! Replays committed entries on a base, by the same `node-db` that applies them in a node, so that the result
-//! is the database as the last entry left it.
+//! Replays committed entries on a base by the same `node-db` that applies them in a node, so that the result
+//! is the database as it was after the last of them.
 use std::{
     fs::File,
     io,
@@ -21,13 +21,13 @@ use crate::{
 
 /// Entries applied in one transaction, as in a node.
 const MAX_RUN: usize = 64;
-/// Bytes of entries held before they are applied: a load's entries have 1 MiB each.
+/// Bytes of entries collected before they are applied. A load has entries of 1 MiB.
 const MAX_RUN_BYTES: usize = 8 << 20;
-/// WAL from which it is moved into the main file.
+/// Size of the WAL from which a checkpoint is made.
 const WAL_BYTES: u64 = 64 << 20;
-/// How often the state of something that runs is checked.
+/// Interval of checking a checkpoint or hash that is running.
 const POLL: Duration = Duration::from_millis(50);
-/// How long the last checkpoint may be refused. Nothing reads the database, so it is not.
+/// Attempts of the last checkpoint. Nothing reads the database, so the first should succeed.
 const CHECKPOINT_ATTEMPTS: u32 = 200;
 
 /// Why a replay failed.
@@ -38,7 +38,7 @@ pub enum ReplayError {
     Entry {
         /// Its index.
         index: u64,
-        /// For a person.
+        /// The reason, as text for people.
         why: String,
     },
     /// The scratch directory or the database failed.
@@ -53,7 +53,7 @@ impl ReplayError {
     }
 }
 
-/// A scratch database on its way to a point of the past. Its directory is deleted when it is dropped.
+/// A scratch database on which entries are replayed. Its directory is deleted when this is dropped.
 #[derive(Debug)]
 pub struct Replay {
     db: Database,
@@ -71,7 +71,7 @@ impl Replay {
     /// the result.
     ///
     /// # Errors
-    /// The disk's, or SQLite's.
+    /// The file system's or SQLite's error.
     pub fn begin(parent: &Path, foreign_keys: bool) -> Result<Self, ReplayError> {
         let dir = tempfile::Builder::new()
             .prefix(".rqlited-restore-")
@@ -104,7 +104,7 @@ impl Replay {
     /// Begins with the file at [`Self::base_path`], which is the database as of `position`.
     ///
     /// # Errors
-    /// A file that is no database, a newer format version, or the disk's.
+    /// The file is not a database, or has a newer format version; or the file system's error.
     pub async fn install(
         &mut self,
         position: Position,
@@ -134,7 +134,7 @@ impl Replay {
     /// position.
     ///
     /// # Errors
-    /// An entry out of order or of a newer version, or the disk's.
+    /// The entry is out of order or of a newer format version; or the file system's error.
     pub async fn apply(
         &mut self,
         position: Position,
@@ -204,7 +204,7 @@ impl Replay {
                 self.take_version(index, version)?;
                 Work::Nothing
             }
-            // Hashing changes nothing; where a hash is to be compared, `content_hash` makes it.
+            // Hashing changes nothing. If a hash is to be compared, `content_hash` computes it.
             Asked::Work(Work::HashContent) => Work::Nothing,
             Asked::Work(work) => {
                 if let Work::Load(chunk) = &work {
@@ -229,7 +229,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Applies what is waiting.
+    /// Applies the collected entries.
     async fn flush(&mut self) -> Result<Vec<Vec<Outcome>>, ReplayError> {
         let run = std::mem::take(&mut self.run);
         self.run_bytes = 0;
@@ -242,7 +242,8 @@ impl Replay {
             if let Ok(applied) = tokio::time::timeout(POLL, &mut applied).await {
                 break applied;
             }
-            // A node waits for space. A restore says so and ends, because nothing depends on it yet.
+            // If the disk is full, a node waits for space. A restore fails instead, because nothing depends
+            // on it yet.
             if let Some(why) = self.db.waiting() {
                 self.db.interrupt();
                 return Err(ReplayError::Machine(format!(
@@ -260,7 +261,8 @@ impl Replay {
             Err(_) => return Err(ended()),
         };
         if self.db.wal_bytes() >= WAL_BYTES {
-            // While a load is collected there is none; its entries do not reach the WAL.
+            // While the pieces of a load are collected there is no checkpoint; they do not go through the
+            // WAL.
             self.checkpoint().await?;
         }
         Ok(outcomes)
@@ -274,7 +276,7 @@ impl Replay {
         }
     }
 
-    /// The hash of the content as the last entry left it.
+    /// The hash of the content after the last entry.
     ///
     /// # Errors
     /// As [`Self::apply`].
@@ -304,15 +306,16 @@ impl Replay {
         }
     }
 
-    /// Ends the replay: an ordinary SQLite file in DELETE journal mode, durable and checked by
-    /// `integrity_check`. It lies in the scratch directory, which lives as long as the returned value.
+    /// Ends the replay. The result is one SQLite file in DELETE journal mode, durable and checked by
+    /// `integrity_check`, in the scratch directory, which exists as long as the returned value.
     ///
     /// # Errors
-    /// As [`Self::apply`]; a file that the check finds damaged.
+    /// As [`Self::apply`], or the check finds damage.
     pub async fn finish(mut self) -> Result<Restored, ReplayError> {
         self.flush().await?;
         if let (Some(load), Some(position)) = (self.load, self.last) {
-            // The point lies between the pieces of a load, whose effect comes with the last one.
+            // The point is between the pieces of a load, which takes effect with its last piece: abort the
+            // load.
             let abort = Entry {
                 position,
                 work: Work::LoadAbort(load),
@@ -361,7 +364,7 @@ impl Replay {
 pub struct Restored {
     /// The file.
     pub path: PathBuf,
-    /// Its length.
+    /// Its length in bytes.
     pub bytes: u64,
     /// The last entry that it contains.
     pub position: Position,

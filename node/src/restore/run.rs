@@ -1,5 +1,5 @@
-//! One restore: plans it, checks that there is room, fetches the base, replays the entries up to the target,
-//! compares hashes where the archive has them.
+//! One restore: plans it, checks the disk space, fetches the base, replays the entries up to the target, and
+//! compares content hashes if the archive has them.
 use std::{collections::BTreeMap, fs::File, io::Write as _, path::Path};
 
 use node_archive::{
@@ -19,21 +19,22 @@ use super::{
     source::{Refusal, Source},
 };
 
-/// Room for what a replay writes besides the base and the entries: journals, a checkpoint's growth.
+/// Bytes of disk for what a replay writes besides the base and the entries: journals, growth at checkpoints.
 const MARGIN_BYTES: u64 = 64 << 20;
 
-/// What to restore, and how careful to be.
+/// What to restore, and which differences to accept.
 #[derive(Clone, Debug)]
 pub struct Wish {
     /// The timeline's id, if there are several.
     pub lineage: Option<String>,
-    /// The point.
+    /// The point to restore.
     pub target: Target,
-    /// Replay entries that another SQLite applied.
+    /// Accept entries that another version of SQLite applied.
     pub allow_other_sqlite: bool,
-    /// The cluster enforced foreign keys (`-fk`). Counts where the archive does not say it.
+    /// Whether the cluster enforced foreign keys (`-fk`). Used only if the archive does not record it.
     pub foreign_keys: bool,
-    /// A person said so of this archive: if the archive says otherwise, one of both is wrong.
+    /// `foreign_keys` was given by a person for this archive, so a different record in the archive is an
+    /// error.
     pub insists_on_foreign_keys: bool,
 }
 
@@ -46,11 +47,11 @@ pub struct Planned {
     pub cluster_id: String,
     /// Its lineage.
     pub lineage: Lineage,
-    /// The objects.
+    /// The objects to read.
     pub plan: Plan,
 }
 
-/// How far a restore is.
+/// Progress of a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "stage", rename_all = "snake_case")]
 pub enum Progress {
@@ -63,9 +64,9 @@ pub enum Progress {
     },
     /// Entries are being replayed.
     Replay {
-        /// The last one that was read.
+        /// The last entry that was read.
         index: u64,
-        /// The last one of the segments that are read.
+        /// The last entry of the segments to read.
         of: u64,
     },
     /// The result is being checked.
@@ -93,14 +94,14 @@ pub struct Report {
     pub hashes_compared: u64,
     /// Length of the database file.
     pub bytes: u64,
-    /// `integrity_check`: always `ok`, since nothing else is a result.
+    /// Result of `integrity_check`: always `ok`, since otherwise the restore fails.
     pub integrity: String,
 }
 
-/// Reads what is there and plans.
+/// Lists the archive, and plans the restore.
 ///
 /// # Errors
-/// The target cannot be reached, with the reason.
+/// The target cannot be restored; the text says why.
 pub async fn plan(source: &Source, wish: &Wish) -> Result<Planned, Refusal> {
     plan_from(source, wish, wish.target).await
 }
@@ -130,9 +131,9 @@ pub async fn plan_from(source: &Source, wish: &Wish, since: Target) -> Result<Pl
     })
 }
 
-/// Bytes of disk that a restore takes.
+/// Estimate of the bytes of disk that a restore takes.
 pub fn bytes_needed(plan: &Plan) -> u64 {
-    // A loaded file is collected before it replaces the database, so the entries count twice.
+    // A load is collected as a file before it replaces the database, so its entries count twice.
     let entries = plan.body_bytes().saturating_mul(2);
     plan.base
         .bytes
@@ -140,10 +141,10 @@ pub fn bytes_needed(plan: &Plan) -> u64 {
         .saturating_add(MARGIN_BYTES)
 }
 
-/// Whether the disk of `dir` has room for the restore.
+/// Fails if the disk of `dir` has too little space for the restore.
 ///
 /// # Errors
-/// It has not; the text says how much is needed.
+/// Too little space; the text says how much is needed.
 pub fn check_room(plan: &Plan, dir: &Path) -> Result<(), Refusal> {
     let (needed, free) = (
         bytes_needed(plan),
@@ -158,7 +159,8 @@ pub fn check_room(plan: &Plan, dir: &Path) -> Result<(), Refusal> {
     ))
 }
 
-/// Refuses entries that another SQLite than this program's applied: it may have given other results.
+/// Refuses entries that were applied by another version of SQLite than this program's, which may give other
+/// results.
 async fn check_sqlite(source: &Source, planned: &Planned, wish: &Wish) -> Result<(), Refusal> {
     let Planned { plan, folder, .. } = planned;
     let own = (node_db::sqlite_version(), node_db::sqlite_source_id());
@@ -172,7 +174,7 @@ async fn check_sqlite(source: &Source, planned: &Planned, wish: &Wish) -> Result
     match plan.segments.iter().find(|header| differs(&header.writer)) {
         None => Ok(()),
         Some(header) => {
-            // A damaged header says anything: only that of a whole segment is believed.
+            // A header read alone is unverified: before it is believed, the whole segment is read.
             source.segment(folder, header.first).await?;
             Err(format!(
                 "{}: entries {} to {} were applied by SQLite {} ({}) of rqlited {}, and this rqlited has SQLite {}: replayed here, they \
@@ -189,11 +191,11 @@ async fn check_sqlite(source: &Source, planned: &Planned, wish: &Wish) -> Result
     }
 }
 
-/// Whether foreign keys were enforced when the entries of a plan were applied: as the archive says, which
-/// older ones do not. Decided for the whole replay, because a database is opened with or without.
+/// Whether the entries of a plan are replayed with foreign keys enforced: as the archive records, or as
+/// `wish` says if it does not. One answer for the whole replay, because a database is opened with or without.
 ///
 /// # Errors
-/// The entries were applied in both ways, or otherwise than a person says.
+/// Some entries were applied with and some without, or otherwise than a person said.
 pub fn foreign_keys(folder: &Folder, plan: &Plan, wish: &Wish) -> Result<bool, Refusal> {
     let known = plan.segments.iter();
     let known = known.filter_map(|header| Some((header, header.writer.foreign_keys?)));
@@ -225,7 +227,7 @@ pub fn foreign_keys(folder: &Folder, plan: &Plan, wish: &Wish) -> Result<bool, R
     Ok(enforced)
 }
 
-/// Follows a plan, one entry after the other.
+/// Carries out a plan, entry by entry.
 pub struct Walk<'a> {
     source: &'a Source,
     planned: &'a Planned,
@@ -241,7 +243,8 @@ impl<'a> Walk<'a> {
     /// Fetches the base into a scratch database inside `dir`.
     ///
     /// # Errors
-    /// A plan that this program must not carry out, no room, a damaged object, the disk's.
+    /// Another version of SQLite or foreign keys (see [`Wish`]), too little disk space, a damaged object, or
+    /// the file system's error.
     pub async fn begin(
         source: &'a Source,
         planned: &'a Planned,
@@ -334,7 +337,7 @@ impl<'a> Walk<'a> {
     /// Replays one entry, together with others where that is faster.
     ///
     /// # Errors
-    /// It cannot be applied, or leaves another content than the cluster had.
+    /// The entry cannot be applied, or the content hash after it differs from the cluster's.
     pub async fn replay_record(&mut self, record: Record) -> Result<(), Refusal> {
         let index = record.index;
         self.note(&record);
@@ -344,7 +347,7 @@ impl<'a> Walk<'a> {
         self.compare(index).await
     }
 
-    /// Notes an entry that the caller replays itself.
+    /// Counts an entry that the caller replays itself.
     pub fn note(&mut self, record: &Record) {
         self.entries += 1;
         self.time = record.time;
@@ -353,7 +356,7 @@ impl<'a> Walk<'a> {
     /// Ends the replay and checks the result.
     ///
     /// # Errors
-    /// The disk's, or a database that is damaged.
+    /// The file system's error, or the database is damaged.
     pub async fn finish(self) -> Result<(Restored, Report), Refusal> {
         let restored = self.replay.finish().await.map_err(|e| e.to_string())?;
         let report = Report {
@@ -399,7 +402,7 @@ pub async fn read(
     Ok(())
 }
 
-/// The last entry that a plan includes: of the base, if no later one is.
+/// The last entry that a plan includes; that of the base if no segment has one.
 ///
 /// # Errors
 /// A damaged or foreign object.
@@ -428,7 +431,7 @@ pub async fn point(source: &Source, planned: &Planned) -> Result<Point, Refusal>
 /// The content hash of a base's database, fetched into a temporary file.
 ///
 /// # Errors
-/// A damaged object, the disk's, SQLite's.
+/// A damaged object, or the file system's or SQLite's error.
 pub async fn hash_of_base(
     source: &Source,
     planned: &Planned,
@@ -448,7 +451,8 @@ pub async fn hash_of_base(
         .map_err(|e| format!("{}: {e}", planned.folder.base(base.index)))
 }
 
-/// An entry as the replay takes it. Changes of the members say nothing to a database that stands alone.
+/// Position and command of an entry for the replay. Membership entries have no command: they do not concern
+/// the database.
 pub fn split(record: Record) -> (Position, Option<bytes::Bytes>) {
     let position = Position {
         term: record.term,

@@ -1,4 +1,4 @@
-//! Reading an archive: its timelines, bases, segments and manifests, each checked by `node-archive`.
+//! Reads an archive: its timelines, bases, segments and manifests, each checked by `node-archive`.
 use std::path::Path;
 
 use node_archive::{
@@ -16,10 +16,10 @@ use node_objects::{ObjectError, Store};
 
 use crate::archive::settings;
 
-/// Why something cannot be restored; for a person, and it names the object.
+/// Why something cannot be restored, as text for people that names the object.
 pub type Refusal = String;
 
-/// An archive that is read: [`Reader`] with texts for people, and the data of bases.
+/// An archive to read: [`Reader`] with errors as texts for people, and the data of bases.
 #[derive(Debug)]
 pub struct Source {
     store: Store,
@@ -33,7 +33,7 @@ pub struct TimelineAt {
     pub folder: Folder,
     /// Its lineage.
     pub lineage: Lineage,
-    /// What it began as.
+    /// Its document: cluster, lineage, origin.
     pub timeline: Timeline,
 }
 
@@ -43,7 +43,7 @@ impl Source {
         Self { store, keys }
     }
 
-    /// Where it is, for people.
+    /// Where the archive is, as text for people.
     pub fn place(&self) -> &str {
         self.store.place()
     }
@@ -55,11 +55,11 @@ impl Source {
         }
     }
 
-    /// The timelines of this lineage id, or all, the oldest epoch first. Folders of other names are left
-    /// alone.
+    /// The timelines with the lineage id `wanted`, or all, in order of epochs. Folders of other names are
+    /// ignored.
     ///
     /// # Errors
-    /// The store's, or a timeline that is no such document.
+    /// A request to the store failed, or a timeline's document is damaged.
     pub async fn timelines(&self, wanted: Option<&str>) -> Result<Vec<TimelineAt>, Refusal> {
         let found = self.reader().timelines(wanted).await.map_err(said)?;
         let found = found.into_iter().map(|(folder, timeline)| TimelineAt {
@@ -73,7 +73,7 @@ impl Source {
     /// What a timeline's folder holds.
     ///
     /// # Errors
-    /// The store's.
+    /// A request to the store failed.
     pub async fn contents(&self, folder: &Folder) -> Result<Contents, Refusal> {
         self.reader().contents(folder).await.map_err(said)
     }
@@ -81,7 +81,7 @@ impl Source {
     /// The bases of a timeline in the order of their indexes.
     ///
     /// # Errors
-    /// The store's.
+    /// A request to the store failed.
     pub async fn bases(&self, folder: &Folder, indexes: &[u64]) -> Result<Bases, Refusal> {
         self.reader().bases(folder, indexes).await.map_err(said)
     }
@@ -89,7 +89,7 @@ impl Source {
     /// The timeline's manifest, if there is one.
     ///
     /// # Errors
-    /// The store's, or an object that is no manifest.
+    /// A request to the store failed, or the manifest is damaged.
     pub async fn manifest(&self, folder: &Folder) -> Result<Option<Manifest>, Refusal> {
         self.reader().manifest(folder).await.map_err(said)
     }
@@ -97,7 +97,7 @@ impl Source {
     /// The header of the newest of these segments.
     ///
     /// # Errors
-    /// The store's, or an object that is no segment.
+    /// A request to the store failed, or the segment is damaged.
     pub async fn newest(&self, folder: &Folder, firsts: &[u64]) -> Result<Option<Header>, Refusal> {
         let newest = firsts.last().copied();
         let headers = self.reader().headers(folder, newest.as_slice()).await;
@@ -107,15 +107,15 @@ impl Source {
     /// A whole segment.
     ///
     /// # Errors
-    /// The store's, or an object that is no segment.
+    /// A request to the store failed, or the segment is damaged.
     pub async fn segment(&self, folder: &Folder, first: u64) -> Result<Segment, Refusal> {
         self.reader().segment(folder, first).await.map_err(said)
     }
 
-    /// What restores a point, beginning with a base at or before `since`.
+    /// Plans the restore of a point, from a base at or before `since`.
     ///
     /// # Errors
-    /// The store's, an object that is refused, or a point that is not there.
+    /// A request to the store failed, an object is damaged, or the point cannot be restored.
     pub async fn plan(
         &self,
         folder: &Folder,
@@ -126,19 +126,19 @@ impl Source {
         planned.map_err(said)
     }
 
-    /// Reads everything of a timeline and says what is wrong with it.
+    /// Reads every object of a timeline and reports what is wrong with it.
     ///
     /// # Errors
-    /// The store's.
+    /// A request to the store failed.
     pub async fn verify(&self, folder: &Folder) -> Result<Report, Refusal> {
         verify(self.reader(), folder).await.map_err(said)
     }
 
-    /// Passes a base's database file to `sink`, piece by piece. Only when this returns without an error was
-    /// it that file.
+    /// Passes a base's database file to `sink`, piece by piece. The pieces are unverified until this returns
+    /// without an error.
     ///
     /// # Errors
-    /// The store's, the sink's, or an object that is not the base's.
+    /// A request to the store failed, `sink` failed, or the object is damaged.
     pub async fn base_data(
         &self,
         folder: &Folder,
@@ -167,7 +167,7 @@ fn text(error: ObjectError) -> Refusal {
 /// Reads a key file.
 ///
 /// # Errors
-/// It cannot be read, or is none.
+/// The file cannot be read, or is not a key file.
 pub fn read_keys(path: Option<&Path>) -> Result<Option<Keys>, Refusal> {
     let Some(path) = path else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! What `-auto-restore` does next: functions of values.
+//! What `-auto-restore` does next: functions without I/O.
 use std::time::Duration;
 
 /// Whether this node has data already, which is never replaced.
