@@ -1,6 +1,6 @@
-//! Backups: `RqliteBackup` (one Job each), `RqliteScheduledBackup`, and drills of clusters' archives. `cron`,
-//! `schedule`, `retention`, `backup`, `drill` and the jobs decide, as functions of values; `carry_out` and
-//! `drilling` look and do, the controllers say when.
+//! Backups: `RqliteBackup` (one Job each), `RqliteScheduledBackup`, and drills (trial restores) of clusters'
+//! archives. `cron`, `schedule`, `retention`, `backup`, `drill` and the jobs decide, as functions without
+//! I/O; `carry_out` and `drilling` read objects and carry decisions out; the controllers run them.
 pub mod backup;
 pub mod carry_out;
 pub mod controller;

@@ -1,5 +1,6 @@
-//! What a pod needs to reach a store: the node's configuration without secrets, environment variables and
-//! volumes for the secrets. Secrets are in no argument and in no object of the operator's.
+//! What a pod needs to reach an object store: the node's configuration without secrets, and the environment
+//! variables and volumes that provide the secrets. Secrets are never in arguments, nor in objects that the
+//! operator writes.
 use k8s_openapi::api::core::v1::{
     DownwardAPIVolumeFile, DownwardAPIVolumeSource, EnvVar, EnvVarSource, KeyToPath,
     ObjectFieldSelector, PersistentVolumeClaimVolumeSource, SecretKeySelector, SecretVolumeSource,
@@ -8,23 +9,23 @@ use k8s_openapi::api::core::v1::{
 use operator_api::{cluster::KeySelector, store::StoreTarget};
 use serde_json::{Map, Value, json};
 
-/// Mode of mounted Secrets: the group reads, others do not.
+/// File mode of mounted Secrets: readable by owner and group.
 const SECRET_MODE: i32 = 0o440;
-/// Key of a Secret for S3.
+/// Key of the access key ID in a Secret for S3.
 const ACCESS_KEY_ID: &str = "access-key-id";
-/// Key of a Secret for S3.
+/// Key of the secret access key in a Secret for S3.
 const SECRET_ACCESS_KEY: &str = "secret-access-key";
 /// Key of a Secret for Google Cloud Storage, and name of the mounted file.
 const CREDENTIALS_FILE: &str = "credentials.json";
 /// Key of a Secret for Azure.
 const ACCESS_KEY: &str = "access-key";
 
-/// What a pod needs.
+/// What a pod needs to reach a store.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Access {
-    /// `version`, `type` and `sub` of the node's configuration. Variables stand for secrets.
+    /// `version`, `type` and `sub` of the node's configuration, with variables in the place of secrets.
     pub config: Map<String, Value>,
-    /// The variables.
+    /// The environment variables that the configuration refers to.
     pub env: Vec<EnvVar>,
     /// Volumes.
     pub volumes: Vec<Volume>,
@@ -32,8 +33,8 @@ pub struct Access {
     pub mounts: Vec<VolumeMount>,
 }
 
-/// How a pod reaches objects below `suffix` (or the object of this name). `purpose` (`archive`, `restore`,
-/// `backup`) tells several stores of one pod apart.
+/// How a pod reaches the objects below `suffix`, or the object of that name. `purpose` (`archive`, `restore`,
+/// `backup`) keeps the variables and volumes of several stores of one pod apart.
 pub fn access(target: &StoreTarget, suffix: &str, purpose: &str) -> Access {
     let mut found = Access::default();
     let (kind, sub) = if let Some(s3) = &target.s3 {
@@ -103,7 +104,7 @@ pub fn access(target: &StoreTarget, suffix: &str, purpose: &str) -> Access {
 }
 
 impl Access {
-    /// A variable from a Secret; returns how the configuration refers to it.
+    /// Adds a variable from a Secret; returns the reference to it for the configuration.
     fn variable(&mut self, purpose: &str, what: &str, secret: &str, key: &str) -> String {
         let name = format!("RQLITE_{}_{what}", purpose.to_uppercase().replace('-', "_"));
         let reference = format!("${{{name}}}");
@@ -143,8 +144,8 @@ impl Access {
         format!("{folder}/{file}")
     }
 
-    /// Mounts an annotation of the pod as a file: a configuration that changes with the pod's template, and
-    /// only with it. Returns its path.
+    /// Mounts an annotation of the pod as a file, so that the configuration changes only with the pod
+    /// template. Returns its path.
     pub fn annotation(&mut self, volume: &str, annotation: &str, file: &str) -> String {
         let folder = format!("/etc/rqlite/{volume}");
         self.volumes.push(Volume {
@@ -166,7 +167,7 @@ impl Access {
         format!("{folder}/{file}")
     }
 
-    /// Mounts a claim; returns where.
+    /// Mounts a PersistentVolumeClaim; returns the mount path.
     fn claim(&mut self, purpose: &str, claim: &str) -> String {
         let volume = format!("{purpose}-store");
         let folder = format!("/var/lib/rqlite/{volume}");
@@ -192,7 +193,7 @@ impl Access {
     }
 }
 
-/// A text of a spec in the configuration: a dollar sign is itself and no variable.
+/// Escapes a text of the spec for the configuration, in which a dollar sign begins a variable.
 fn literal(text: &str) -> String {
     text.replace('$', "$$")
 }

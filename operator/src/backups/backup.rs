@@ -1,5 +1,5 @@
-//! What one RqliteBackup needs next. Everything that a step relies on is in the status before the step: the
-//! target, the name of the file, the Job.
+//! Decides the next step of one RqliteBackup. What a step relies on (the target, the name of the file, the
+//! Job) is written to the status before it, so that it survives a crash.
 use k8s_openapi::{
     api::batch::v1::Job,
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -21,30 +21,30 @@ use super::{
 
 /// Finalizer of a backup whose file is deleted with it.
 pub const FINALIZER: &str = concat!(operator_api::group!(), "/backup");
-/// On an RqliteBackup that is being deleted: `"true"` leaves its file in the store, for example because the
-/// store is gone.
+/// Annotation of an RqliteBackup that is being deleted: `"true"` leaves its file in the store, for example
+/// because the store no longer exists.
 pub const ABANDON_ANNOTATION: &str = concat!(operator_api::group!(), "/abandon-object");
-/// How a backup is let go whose file cannot be deleted.
+/// Advice for a backup whose file cannot be deleted.
 const LET_GO: &str = concat!(
     "To leave the file in the store, set spec.deletionPolicy: Retain, or the annotation ",
     operator_api::group!(),
     "/abandon-object: \"true\""
 );
-/// Seconds until the next look while something is awaited that no watch shows.
+/// Seconds until the next step while waiting for something that no watch reports.
 const WAIT_SECONDS: u64 = 15;
-/// Status of the condition `Complete` while something is missing.
+/// Status of the condition `Complete` until the backup has succeeded or failed.
 const WAITS: &str = "Unknown";
-/// Longest text in a status.
+/// Longest message in a status, in characters.
 const MAX_TEXT_CHARS: usize = 1024;
 
-/// What is known.
+/// What [`decide`] depends on.
 #[derive(Debug)]
 pub struct Seen<'a> {
-    /// The time.
+    /// The present time.
     pub now: Time,
     /// The backup.
     pub backup: &'a RqliteBackup,
-    /// The cluster, if there is one of that name.
+    /// The cluster that it names, if that exists.
     pub cluster: Option<&'a RqliteCluster>,
     /// The Job of the backup.
     pub job: Option<JobSeen>,
@@ -52,11 +52,11 @@ pub struct Seen<'a> {
     pub deletion: Option<JobSeen>,
     /// The operator's default image, for a cluster that is gone.
     pub node_image: &'a str,
-    /// DNS domain, where the cluster has none on record.
+    /// DNS domain of the Kubernetes cluster, if the RqliteCluster's status has none.
     pub domain: &'a str,
-    /// Does the platform give pods their users?
+    /// Whether the platform assigns users to pods (OpenShift).
     pub assigns_users: bool,
-    /// Is the namespace being deleted? Then no Job can be created.
+    /// Whether the namespace is being deleted, so that no Job can be created.
     pub namespace_ends: bool,
 }
 
@@ -67,23 +67,23 @@ pub enum Step {
     Finalizer(bool),
     /// Write the status.
     Record(Box<RqliteBackupStatus>),
-    /// Create a Job, unless one of its name exists.
+    /// Create a Job, unless one of the same name exists.
     Create(Box<Job>),
     /// Delete a Job that runs.
     Stop(String),
-    /// Look again after so many seconds.
+    /// Decide again after so many seconds.
     Wait(u64),
     /// Nothing is left to do.
     Done,
 }
 
-/// The result that the Job's pod writes.
+/// The result that the Job's pod writes: JSON of `rqlited backup`, as the termination message.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 struct Outcome {
-    /// In the store.
+    /// Length of the object in the store.
     stored_bytes: Option<i64>,
-    /// Of the database.
+    /// Length of the database file.
     bytes: Option<i64>,
     sha256: Option<String>,
     #[serde(alias = "index")]
@@ -92,7 +92,7 @@ struct Outcome {
     error: Option<String>,
 }
 
-/// Decides.
+/// Decides the next step.
 pub fn decide(seen: &Seen<'_>) -> Step {
     if seen.backup.meta().deletion_timestamp.is_some() {
         return delete(seen);
@@ -100,7 +100,7 @@ pub fn decide(seen: &Seen<'_>) -> Step {
     let status = seen.backup.status.clone().unwrap_or_default();
     match status.phase.unwrap_or_default() {
         BackupPhase::Succeeded | BackupPhase::Failed if !is_settled(seen.backup) => {
-            // The policy was changed afterwards.
+            // `spec.deletionPolicy` may have changed since.
             Step::Finalizer(is_deleted_with_object(seen.backup))
         }
         BackupPhase::Succeeded | BackupPhase::Failed | BackupPhase::Other(_) => Step::Done,
@@ -113,7 +113,7 @@ fn has_finalizer(backup: &RqliteBackup) -> bool {
     backup.finalizers().iter().any(|one| one == FINALIZER)
 }
 
-/// Is a backup that is over as its policy wants it?
+/// Whether the finalizer of an ended backup is as its deletion policy requires.
 pub fn is_settled(backup: &RqliteBackup) -> bool {
     let status = backup.status.as_ref();
     let has_object = status.is_some_and(|status| status.object.is_some());
@@ -125,7 +125,7 @@ fn is_deleted_with_object(backup: &RqliteBackup) -> bool {
     backup.spec.how.deletion_policy == Some(Deletion::Delete)
 }
 
-/// The Job that is to be created cannot run without this, which is missing.
+/// The step while the Job cannot run because `missing` is missing: reports it, and waits.
 pub fn lacking(seen: &Seen<'_>, missing: &str) -> Step {
     let status = seen.backup.status.clone().unwrap_or_default();
     let text = short(format!("it waits: {missing}"));
@@ -137,7 +137,7 @@ pub fn lacking(seen: &Seen<'_>, missing: &str) -> Step {
     record_news(seen, put(next, &seen.now, is, &text))
 }
 
-/// Writes a status if it differs; else waits.
+/// Writes the status if it differs from the present one, or waits.
 fn record_news(seen: &Seen<'_>, next: RqliteBackupStatus) -> Step {
     match seen.backup.status.as_ref() == Some(&next) {
         true => Step::Wait(WAIT_SECONDS),
@@ -145,7 +145,7 @@ fn record_news(seen: &Seen<'_>, next: RqliteBackupStatus) -> Step {
     }
 }
 
-/// Before anything is begun: whether it can be, and where the file goes.
+/// Before the Job: checks whether the backup is possible, and records where the file goes.
 fn begin(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
     if is_deleted_with_object(seen.backup) && !has_finalizer(seen.backup) {
         return Step::Finalizer(true);
@@ -208,7 +208,7 @@ fn unavailable(cluster: &RqliteCluster) -> Option<String> {
     }
 }
 
-/// How the cluster's nodes are reached by clients.
+/// How clients reach the cluster's nodes.
 fn reach(cluster: &RqliteCluster, domain: &str) -> Reach {
     let name = cluster.name_any();
     let status = cluster.status.clone().unwrap_or_default();
@@ -238,7 +238,7 @@ fn reach(cluster: &RqliteCluster, domain: &str) -> Reach {
     }
 }
 
-/// The Job is to exist, or exists, or has ended.
+/// Once the Job is recorded: creates it, or reports its progress or its end.
 fn follow(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
     let Some(job) = &seen.job else {
         return create(seen, status);
@@ -291,7 +291,7 @@ fn follow(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
     }
 }
 
-/// Creates the Job; one that was there and is gone is not made again.
+/// Creates the Job. If it existed before, it was deleted, and is not created again.
 fn create(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
     if status.started_at.is_some() {
         let text = "its Job was deleted before it ended: create another RqliteBackup";
@@ -368,7 +368,7 @@ fn failed(status: RqliteBackupStatus, now: &Time, text: String) -> RqliteBackupS
     with_condition(next, now, "False", "Failed", &text)
 }
 
-/// Whether the backup is in the store.
+/// Sets the condition `Complete`: whether the backup is in the store.
 fn with_condition(
     status: RqliteBackupStatus,
     now: &Time,
@@ -379,7 +379,7 @@ fn with_condition(
     put(status, now, ("Complete", is, reason), message)
 }
 
-/// Writes a condition; its time of transition changes only with its status.
+/// Sets a condition. Its transition time changes only with its status.
 fn put(
     mut status: RqliteBackupStatus,
     now: &Time,
@@ -401,7 +401,7 @@ fn put(
     status
 }
 
-/// The last part of a text: that is where programs say why.
+/// The end of a text, at most [`MAX_TEXT_CHARS`] long: programs print the reason last.
 fn short(text: String) -> String {
     let text = operator_api::failure::one_line(&text);
     let count = text.chars().count();
@@ -414,7 +414,7 @@ fn record(status: RqliteBackupStatus) -> Step {
     Step::Record(Box::new(status))
 }
 
-/// Says what it waits for, once.
+/// Writes into the status what it waits for, unless the status says so already.
 fn pending(status: RqliteBackupStatus, text: String) -> Step {
     if status.message.as_ref() == Some(&text) && status.phase.is_some() {
         return Step::Wait(WAIT_SECONDS);
@@ -426,7 +426,8 @@ fn pending(status: RqliteBackupStatus, text: String) -> Step {
     })
 }
 
-/// The object is being deleted. Its file goes first if that is its policy and there may be one.
+/// The step while the object is being deleted: first deletes the file, if the policy says so and it may
+/// exist.
 fn delete(seen: &Seen<'_>) -> Step {
     if !has_finalizer(seen.backup) {
         return Step::Done;

@@ -1,4 +1,4 @@
-//! Looks at one backup or one schedule, and does what was decided.
+//! Reads what one backup or one schedule depends on, and carries out what was decided.
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{
@@ -35,12 +35,12 @@ use crate::{
     reconcile::Context,
 };
 
-/// Wait before looking again at what another installation manages.
+/// Pause before checking again an object that another installation manages.
 pub(super) const ELSEWHERE: Duration = Duration::from_secs(60);
-/// Wait after a Job was created, until its pod may be there.
+/// Pause after a Job was created, until its pod may exist.
 pub(super) const CREATED: Duration = Duration::from_secs(2);
 
-/// When to look again.
+/// When to reconcile again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
     /// After this time, or when something changes.
@@ -49,8 +49,8 @@ pub enum Look {
     OnChange,
 }
 
-/// Does this installation manage the cluster? One that does not exist is everybody's: nothing is done about
-/// it but to say so.
+/// Whether this installation manages the cluster. The installation of the default class also handles objects
+/// whose cluster does not exist, and only reports that.
 pub(super) async fn is_managed(context: &Context, cluster: Option<&RqliteCluster>) -> bool {
     let us = &context.environment.operator;
     match cluster {
@@ -75,10 +75,10 @@ where
     )))
 }
 
-/// Looks at one RqliteBackup.
+/// Reconciles one RqliteBackup.
 ///
 /// # Errors
-/// The request that failed.
+/// A request to the API server failed.
 pub async fn backup(context: Arc<Context>, cached: Arc<RqliteBackup>) -> Result<Look, Error> {
     let client = &context.client;
     let namespace = cached.namespace().unwrap_or_default();
@@ -118,7 +118,8 @@ pub async fn backup(context: Arc<Context>, cached: Arc<RqliteBackup>) -> Result<
         namespace_ends: fresh.meta().deletion_timestamp.is_some() && ends(client, &namespace).await,
     };
     let step = match backup::decide(&seen) {
-        // In a namespace that is being deleted the Secrets may be gone first: only the creation shows it.
+        // Secrets may be deleted before the namespace shows that it ends; only the creation of the Job then
+        // fails.
         Step::Create(job) if fresh.meta().deletion_timestamp.is_none() => {
             match job_secrets::missing(client, &job).await? {
                 Some(missing) => backup::lacking(&seen, &missing),
@@ -130,7 +131,7 @@ pub async fn backup(context: Arc<Context>, cached: Arc<RqliteBackup>) -> Result<
     do_step(&context, &fresh, step).await
 }
 
-/// Is the namespace being deleted? Without the permission to read it, it is not known to be.
+/// Whether the namespace is being deleted; `false` if it may not be read.
 async fn ends(client: &Client, namespace: &str) -> bool {
     let api: Api<Namespace> = Api::all(client.clone());
     let found = api.get_opt(namespace).await.ok().flatten();
@@ -171,7 +172,7 @@ pub(super) fn params() -> PostParams {
     }
 }
 
-/// Creates a Job. If one of its name is there, the next look sees whose it is.
+/// Creates a Job. If one of the same name exists, the next reconcile finds out whose it is.
 pub(super) async fn create_job(client: &Client, namespace: &str, job: &Job) -> Result<(), Error> {
     let api: Api<Job> = Api::namespaced(client.clone(), namespace);
     match api.create(&params(), job).await {
@@ -198,7 +199,7 @@ fn unless_gone(result: Result<(), kube::Error>, doing: String) -> Result<(), Err
     }
 }
 
-/// Bound to the version that was read.
+/// Adds or removes the finalizer, only if the object is unchanged since it was read.
 async fn set_finalizer(client: &Client, backup: &RqliteBackup, on: bool) -> Result<(), Error> {
     let mut all = backup.finalizers().to_vec();
     all.retain(|one| one != FINALIZER);
@@ -255,10 +256,10 @@ async fn record(
     Ok(())
 }
 
-/// Looks at one RqliteScheduledBackup.
+/// Reconciles one RqliteScheduledBackup.
 ///
 /// # Errors
-/// The request that failed.
+/// A request to the API server failed.
 pub async fn schedule(
     context: Arc<Context>,
     cached: Arc<RqliteScheduledBackup>,
@@ -322,8 +323,8 @@ pub async fn schedule(
     Ok(Look::After(Duration::from_secs(seconds.max(1))))
 }
 
-/// A backup as its schedule sees it. One whose name does not follow from the schedule's was not made by it,
-/// whatever its labels say.
+/// A backup of this schedule; `None` if its name is not one that the schedule gives: then something else
+/// created it, whatever its labels say.
 fn convert(backup: &RqliteBackup) -> Option<Made> {
     let status = backup.status.clone().unwrap_or_default();
     let schedule = backup.labels().get(names::SCHEDULE_LABEL)?;
@@ -341,7 +342,7 @@ fn convert(backup: &RqliteBackup) -> Option<Made> {
     })
 }
 
-/// Creates a backup; its name follows from its time, so that a second creation finds the first.
+/// Creates a backup. Its name is derived from its scheduled time, so a second attempt finds the first.
 async fn create(
     context: &Context,
     backups: &Api<RqliteBackup>,
@@ -390,7 +391,7 @@ async fn create(
     Ok(())
 }
 
-/// The condition and the status, if they differ from what is there.
+/// Writes the status with its condition, if it differs from the present one.
 async fn write(
     context: &Context,
     schedule: &RqliteScheduledBackup,

@@ -1,5 +1,5 @@
-//! The control loops of backups and their schedules: read, decide, do one step, look again. All that is
-//! decided comes from objects read from the API server; watches only say when to look.
+//! The control loops of backups and their schedules: read, decide, carry out one step, repeat. Decisions
+//! depend only on objects read from the API server; watches only trigger reconciles.
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -30,16 +30,16 @@ use crate::{
     reconcile::Context,
 };
 
-/// Objects that are looked at in parallel.
+/// Objects of one kind that are reconciled in parallel.
 const CONCURRENCY: u16 = 4;
-/// One look that takes longer is cancelled; what it did remains.
+/// Time limit of one reconcile; what it did before it is cancelled remains.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What the looks of one loop share.
+/// What the reconciles of one loop share.
 pub(super) struct Shared {
     /// What all loops share.
     pub(super) context: Arc<Context>,
-    /// Waits after failures.
+    /// Pauses after failures.
     pub(super) backoff: Backoff,
 }
 
@@ -51,7 +51,7 @@ impl Shared {
         }
     }
 
-    /// One look at an object, within [`LIMIT`], and when to look again.
+    /// Reconciles an object within [`LIMIT`]; returns when to do so again.
     pub(super) async fn look<O: Resource>(
         &self,
         object: &O,
@@ -68,7 +68,7 @@ impl Shared {
     }
 }
 
-/// The object's name in logs and for its waits after failures.
+/// The object's name in logs and as the key of its pauses after failures.
 fn key<O: Resource>(object: &O) -> String {
     format!(
         "{}/{}",
@@ -115,7 +115,7 @@ where
     Some(ObjectRef::new(name).within(&object.namespace()?))
 }
 
-/// Bounds of both kinds.
+/// What both kinds of objects have in common.
 pub trait Kind:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
@@ -174,7 +174,8 @@ where
         .await;
 }
 
-/// Logs a failed look, tells what a person has to change by an event, and says when to look again.
+/// Logs a failed reconcile, emits an event if a person has to change something, and returns when to try
+/// again.
 pub(super) fn failed<O: Kind>(
     object: Arc<DeserializeGuard<O>>,
     error: &Error,

@@ -1,20 +1,20 @@
-//! Cron expressions of five fields in a time zone. Time zones and their changes are jiff's; a crate for cron
-//! would bring a second time library with a second copy of the zones.
+//! Cron expressions with five fields, in a time zone. Time zones are those of jiff, which k8s-openapi's types
+//! use already; a crate for cron would add a second time library with its own copy of the zones.
 use k8s_openapi::jiff::{
     Timestamp, ToSpan as _,
     civil::{Date, DateTime},
     tz::{AmbiguousOffset, TimeZone},
 };
 
-/// Days that are looked at: 29 February comes every four years, and eight around 2100.
+/// Days that are searched for the next time: 29 February comes every four years, around 2100 after eight.
 const MAX_DAYS: u32 = 366 * 9;
-/// Months and days as words.
+/// Names of months.
 const MONTHS: [&str; 12] = [
     "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
 ];
 const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
-/// A schedule: which minutes, hours and days.
+/// A parsed schedule: which minutes, hours and days, as bit sets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     minutes: u64,
@@ -22,7 +22,7 @@ pub struct Schedule {
     days: u64,
     months: u64,
     weekdays: u64,
-    /// Every hour: then a repeated hour counts twice.
+    /// The field for hours is `*`: then both occurrences of an hour that a clock change repeats count.
     every_hour: bool,
     any_day: bool,
     any_weekday: bool,
@@ -33,7 +33,7 @@ impl Schedule {
     /// Reads an expression, for a zone of the IANA database.
     ///
     /// # Errors
-    /// What is wrong and what to write instead.
+    /// The expression or the zone is invalid; the text says what to write instead.
     pub fn parse(text: &str, zone: Option<&str>) -> Result<Self, String> {
         let name = zone.unwrap_or("UTC");
         let zone = zone_of(name).ok_or_else(|| {
@@ -123,7 +123,7 @@ impl Schedule {
         at.to_zoned(self.zone.clone()).date()
     }
 
-    /// As cron has it: if both kinds of days are restricted, either suffices.
+    /// As in cron: if both day fields are restricted, it suffices that one matches.
     fn has(&self, date: Date) -> bool {
         let bit = |all: u64, number: i8| all & (1_u64 << number.unsigned_abs()) != 0;
         let day = bit(self.days, date.day());
@@ -135,8 +135,8 @@ impl Schedule {
         fits && bit(self.months, date.month())
     }
 
-    /// All times of a day. One that is skipped comes later by what is skipped; one that is repeated counts
-    /// once, unless every hour counts.
+    /// All times of a day. A time that a clock change skips is moved by the length of the change; one that it
+    /// repeats counts once, unless every hour counts.
     fn times(&self, date: Date) -> Vec<Timestamp> {
         let mut all = Vec::new();
         for hour in (0..24_i8).filter(|h| self.hours & (1_u64 << h.unsigned_abs()) != 0) {
@@ -165,7 +165,7 @@ fn time(hour: i8, minute: i8) -> k8s_openapi::jiff::civil::Time {
     k8s_openapi::jiff::civil::Time::midnight().saturating_add(span)
 }
 
-/// One field as a set of bits.
+/// Parses one field as a bit set.
 fn field(text: &str, min: u32, max: u32, words: &[&str], first: u32) -> Result<u64, String> {
     let mut bits = 0_u64;
     for part in text.split(',') {

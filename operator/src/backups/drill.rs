@@ -1,5 +1,5 @@
-//! What the drills of a cluster's archive need next. What a step relies on is in the status before the step:
-//! the Job, and what the cluster had committed.
+//! Decides the next step of the drills of a cluster's archive. What a step relies on (the Job, and what the
+//! cluster had committed) is written to the status before it.
 mod outcome;
 mod proven;
 mod seen;
@@ -25,21 +25,21 @@ use crate::cluster::action::Event;
 /// Drills of all clusters that may run at once: with a common schedule, such as every night at three,
 /// hundreds of them would otherwise read one store at the same time.
 const MAX_RUNNING: usize = 8;
-/// Ended Jobs that are kept of each cluster, so that their logs can be read.
+/// Number of ended Jobs that are kept for each cluster, for their logs.
 const MAX_KEPT: usize = 3;
-/// Seconds until the next look while something is awaited that no watch shows.
+/// Seconds until the next step while waiting for something that no watch reports.
 const WAIT_SECONDS: u64 = 15;
-/// Longest wait while nothing is due.
+/// Longest pause while nothing is due, in seconds.
 const CALM_SECONDS: u64 = 300;
 
-/// What is written into the cluster's status.
+/// What a step writes into the cluster's status.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// What is known of drills; None removes it.
+    /// The status of drills; `None` removes it.
     pub drill: Option<DrillStatus>,
-    /// The condition `BackupsProven`; None removes it.
+    /// The condition `BackupsProven`; `None` removes it.
     pub condition: Option<Condition>,
-    /// What has happened.
+    /// An event to emit.
     pub event: Option<Event>,
 }
 
@@ -48,11 +48,11 @@ pub struct Record {
 pub enum Step {
     /// Write the status.
     Record(Box<Record>),
-    /// Create a Job, unless one of its name exists.
+    /// Create a Job, unless one of the same name exists.
     Create(Box<Job>),
     /// Delete a Job of this cluster's drills.
     Delete(String),
-    /// Look again after so many seconds.
+    /// Decide again after so many seconds.
     Wait(u64),
     /// Nothing to do before the cluster changes.
     Done,
@@ -77,14 +77,14 @@ pub fn job_on_record(cluster: &RqliteCluster) -> Option<&str> {
     archive.drill.as_ref()?.job.as_deref()
 }
 
-/// A request by annotation.
+/// The value of the annotation that requests a drill.
 fn request(cluster: &RqliteCluster) -> Option<&str> {
     let annotations = cluster.metadata.annotations.as_ref()?;
     let value = annotations.get(names::DRILL_NOW_ANNOTATION)?;
     Some(value.as_str()).filter(|value| !value.is_empty())
 }
 
-/// Decides.
+/// Decides the next step.
 pub fn decide(seen: &Seen<'_>) -> Step {
     let Some(status) = &seen.cluster.status else {
         return Step::Wait(WAIT_SECONDS);
@@ -101,7 +101,7 @@ pub fn decide(seen: &Seen<'_>) -> Step {
     let schedule = match schedule_of(archive) {
         Ok(schedule) => schedule,
         Err(mistake) if drill.job.is_none() => return refused(seen, drill, mistake),
-        // What runs is brought to its end.
+        // A drill that is running is still brought to its end.
         Err(_) => None,
     };
     let look = Look {
@@ -139,14 +139,14 @@ fn forget(seen: &Seen<'_>, before: Option<DrillStatus>) -> Step {
     }))
 }
 
-/// No drill is begun by a schedule that cannot be understood.
+/// An invalid schedule begins no drill.
 fn refused(seen: &Seen<'_>, drill: DrillStatus, mistake: String) -> Step {
     let text = format!("spec.archive.drill: {mistake}");
     let condition = proven::condition(seen, "False", "InvalidSchedule", text);
     record_or_wait(seen, drill, Some(condition), CALM_SECONDS)
 }
 
-/// Writes what differs from the status; else waits.
+/// Writes the status if it differs from the present one, or waits.
 fn record_or_wait(
     seen: &Seen<'_>,
     drill: DrillStatus,
@@ -167,7 +167,7 @@ fn record_or_wait(
     }))
 }
 
-/// One look at a cluster with an archive.
+/// The decision about a cluster with an archive.
 struct Look<'a> {
     seen: &'a Seen<'a>,
     archive: &'a Archive,
@@ -197,7 +197,7 @@ impl Look<'_> {
         self.settle(drill, wait)
     }
 
-    /// The condition as it is now, and a wait.
+    /// Writes the condition for this time if it differs, or waits.
     fn settle(&self, drill: DrillStatus, wait: u64) -> Step {
         let condition = proven::verdict(self.seen, self.archive, self.schedule, &drill);
         record_or_wait(self.seen, drill, condition, wait)
@@ -211,7 +211,7 @@ impl Look<'_> {
         }))
     }
 
-    /// Is anything known to be in the archive? Before that, a drill could only fail.
+    /// Whether anything is known to be archived. Before that, a drill could only fail.
     fn has_archive(&self) -> bool {
         let status = self.seen.cluster.status.as_ref();
         let recorded = status.and_then(|status| status.archive.as_ref()?.archived_index);
@@ -219,8 +219,8 @@ impl Look<'_> {
         recorded.is_some() || seen.is_some()
     }
 
-    /// Nothing is begun in a paused cluster. A person's request is carried out whatever is known; the first
-    /// drill of a schedule as soon as there is something to restore; of several missed times the newest.
+    /// Which drill is due: none in a paused cluster; one that a person requested, whatever is archived; the
+    /// first one of a schedule as soon as something is archived; of several missed times, the newest.
     fn due(&self, drill: &DrillStatus) -> Due {
         if self.seen.cluster.is_paused() {
             return Due::Later;
@@ -263,7 +263,7 @@ impl Look<'_> {
         self.record(next, event)
     }
 
-    /// What is known to be committed, in the cluster's present lineage.
+    /// The index that is known to be committed in the cluster's present lineage.
     fn committed(&self) -> Option<i64> {
         let status = self.seen.cluster.status.as_ref()?;
         let leader = self.seen.leader?;
@@ -274,7 +274,7 @@ impl Look<'_> {
             .filter(|_| is_present)
     }
 
-    /// The Job is to exist, or exists, or has ended.
+    /// Once the Job is recorded: creates it, or reports its progress or its end.
     fn follow(&self, drill: DrillStatus, name: &str) -> Step {
         let Some(job) = &self.seen.job else {
             return match drill.started_at {
@@ -373,7 +373,7 @@ impl Look<'_> {
         self.record(next, event)
     }
 
-    /// Seconds until something is due, or until the proof is too old.
+    /// Seconds until a drill is due, or until the last successful one is too old.
     fn next(&self, drill: &DrillStatus) -> u64 {
         let Some(schedule) = self.schedule else {
             return CALM_SECONDS;
@@ -389,7 +389,7 @@ impl Look<'_> {
     }
 }
 
-/// The Job that is to be created cannot run without this, which is missing.
+/// The step while the Job cannot run because `missing` is missing: reports it, and waits.
 pub fn lacking(seen: &Seen<'_>, missing: String) -> Step {
     let (Some(archive), Some(drill)) = (
         &seen.cluster.spec.archive,
@@ -409,9 +409,9 @@ pub fn lacking(seen: &Seen<'_>, missing: String) -> Step {
     look.fail(drill, missing)
 }
 
-/// Is a drill due?
+/// Whether a drill is due.
 enum Due {
-    /// Yes, at this time of the schedule, if it is the schedule that asks for it.
+    /// Yes; with its scheduled time, unless a person requested it.
     Now(Option<Timestamp>),
     Later,
 }

@@ -1,5 +1,5 @@
-//! The control loop of drills: one look at a cluster after the other, when its object, a Job of it or the
-//! schedule says so.
+//! The control loop of drills: reconciles a cluster when its object or a Job of it changes, or its schedule
+//! is due.
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
@@ -30,7 +30,7 @@ use crate::{
     reconcile::Context,
 };
 
-/// Clusters that are looked at in parallel.
+/// Clusters that are reconciled in parallel.
 const CONCURRENCY: u16 = 4;
 
 /// Runs the loop of one scope until the stop signal.
@@ -69,7 +69,7 @@ pub async fn run(scope: Scope, context: Arc<Context>, mut stop: watch::Receiver<
         .await;
 }
 
-/// Only what says whether a cluster has drills is kept of its status: this is the second copy.
+/// Keeps of the status only what drills need: this cache is the operator's second copy of all clusters.
 fn trim(cluster: &mut Guarded) {
     cluster.managed_fields_mut().clear();
     let Ok(cluster) = &mut cluster.0 else {
@@ -83,7 +83,7 @@ fn trim(cluster: &mut Guarded) {
     }
 }
 
-/// Hash of what makes a look necessary. The loop's own writes do not.
+/// Hash of the parts of a cluster that trigger a reconcile. The loop's own writes do not.
 fn trigger_hash(cluster: &Guarded) -> Option<u64> {
     let meta = cluster.meta();
     let mut hasher = DefaultHasher::new();

@@ -1,4 +1,4 @@
-//! The Job of a drill: the newest point of the archive is restored in a pod, checked, and thrown away.
+//! The Job of a drill: a pod restores the newest point of the archive, checks the result, and discards it.
 use k8s_openapi::{
     api::{batch::v1::Job, core::v1::Volume},
     jiff::Timestamp,
@@ -11,21 +11,21 @@ use operator_api::{
 use super::pod;
 use crate::stores::access;
 
-/// How long a drill may take if the spec does not say.
+/// Default time limit of a drill, in seconds.
 pub const DRILL_SECONDS: i64 = 6 * 3600;
-/// Attempts besides the first, with growing pauses: a store that is away for a moment is no failed drill.
+/// Retries, with growing pauses: a store that is unavailable for a moment is no failed drill.
 const RETRIES: i32 = 2;
 /// The container; its termination message is the result.
 pub const CONTAINER: &str = "drill";
-/// Label of the Jobs and their pods: name of the RqliteCluster. It is not the label of the cluster's own
-/// pods, so that no Service selects these, and nobody takes them for members.
+/// Label of the Jobs and their pods, with the name of the RqliteCluster. It differs from the label of the
+/// cluster's own pods, so that no Service selects these pods and they do not count as members.
 pub const DRILL_LABEL: &str = concat!(operator_api::group!(), "/drill");
-/// Where the restored database lies.
+/// Mount path of the volume for the restored database.
 const SCRATCH: &str = "/scratch";
-/// Room if neither the drill nor the cluster's storage says.
+/// Size of that volume if neither the drill nor the cluster's storage gives one.
 const SCRATCH_BYTES: u64 = 2 << 30;
 
-/// Name of a Job. It follows from the time, so that it is created once.
+/// Name of a Job. It is derived from the scheduled time, so that the Job is created once.
 pub fn name(cluster: &str, at: Timestamp) -> String {
     format!("{cluster}-drill-{}", at.as_second())
 }
@@ -76,7 +76,7 @@ pub fn drill(cluster: &RqliteCluster, archive: &Archive, name: &str, assigns_use
     )
 }
 
-/// How long a drill may take, in seconds.
+/// Time limit of a drill in seconds.
 pub fn limit(drill: Option<&Drill>) -> i64 {
     let limit = drill.and_then(|drill| drill.timeout.as_ref());
     let limit = limit.and_then(|limit| limit.duration().ok());
@@ -84,8 +84,9 @@ pub fn limit(drill: Option<&Drill>) -> i64 {
     limit.unwrap_or(DRILL_SECONDS).max(1)
 }
 
-/// Bounded: a database that does not fit must end the drill, not fill the disk of a machine. Twice the
-/// volume of a node holds its database and the entries after the base, which are fetched one by one.
+/// The volume for the restored database. It is limited, so that a database that is too large fails the drill
+/// instead of filling the machine's disk. Twice the size of a node's volume is enough for its database and
+/// the entries after the base, whose segments are fetched one by one.
 fn scratch(cluster: &RqliteCluster, drill: Option<&Drill>) -> Volume {
     let wished = drill.and_then(|drill| drill.scratch.clone());
     let wished = wished.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Looks at the drills of one cluster, and does what was decided.
+//! Reads what the drills of one cluster depend on, and carries out what was decided.
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::batch::v1::Job;
@@ -17,13 +17,13 @@ use super::{
 };
 use crate::{cluster::facts::ownership::is_ours, error::Error, observe::now, reconcile::Context};
 
-/// Wait after a status was written.
+/// Pause after a status was written.
 const WRITTEN: Duration = Duration::from_secs(1);
 
-/// Looks at one cluster. `others`: drills of other clusters that run.
+/// Reconciles the drills of one cluster. `others`: number of running drills of other clusters.
 ///
 /// # Errors
-/// The request that failed.
+/// A request to the API server failed.
 pub async fn look(
     context: Arc<Context>,
     cached: Arc<RqliteCluster>,
@@ -79,7 +79,7 @@ pub async fn look(
     do_step(&context, &fresh, step).await
 }
 
-/// The Jobs of this cluster's drills besides the one on record, the newest first.
+/// The Jobs of this cluster's drills except the recorded one, the newest first.
 async fn ended(
     client: &Client,
     cluster: &RqliteCluster,
@@ -121,7 +121,7 @@ async fn do_step(context: &Context, cluster: &RqliteCluster, step: Step) -> Resu
     }
 }
 
-/// Writes the part of the status that is about drills, bound to the version that was read.
+/// Writes the part of the status about drills, only if the cluster is unchanged since it was read.
 async fn record(context: &Context, cluster: &RqliteCluster, record: Record) -> Result<(), Error> {
     let mut status = cluster.status.clone().unwrap_or_default();
     let archive = status.archive.take();

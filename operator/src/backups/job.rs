@@ -1,5 +1,5 @@
 //! The Jobs of backups: one makes a backup, another deletes its file. Their pods run the node's image under
-//! the restricted Pod Security standard, without a token of Kubernetes.
+//! the restricted Pod Security Standard, without a ServiceAccount token.
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt as _;
 use operator_api::{RqliteBackup, RqliteCluster, cluster::KeySelector, store::StoreTarget};
@@ -11,17 +11,17 @@ use crate::{
     stores::{Access, access},
 };
 
-/// How long the deletion of a file may take.
+/// Time limit of deleting a file, in seconds.
 const DELETION_SECONDS: i64 = 600;
-/// Attempts to delete a file within one Job.
+/// Retries of deleting a file within one Job.
 const DELETION_RETRIES: i32 = 3;
-/// How long a backup may take if the spec does not say.
+/// Default time limit of a backup, in seconds.
 const BACKUP_SECONDS: i64 = 6 * 3600;
-/// Attempts besides the first if the spec does not say.
+/// Default number of retries of a backup.
 const BACKUP_RETRIES: i32 = 3;
 /// The container; its termination message is the result.
 pub const CONTAINER: &str = "backup";
-/// Label of the Jobs and their pods: name of the RqliteBackup.
+/// Label of the Jobs and their pods, with the name of the RqliteBackup.
 pub const BACKUP_LABEL: &str = concat!(operator_api::group!(), "/backup");
 
 /// Name of the Job that makes a backup.
@@ -47,14 +47,14 @@ pub fn object(backup: &RqliteBackup) -> String {
     format!("backups/{cluster}/{}-{uid}{ending}", backup.name_any())
 }
 
-/// How the cluster is reached.
+/// How a backup's pod reaches the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
     /// URL of the client Service.
     pub url: String,
-    /// The Secret with the authorities' certificates (`ca.crt`), if TLS is spoken.
+    /// The Secret with the certificates of the authorities (`ca.crt`), if the nodes use TLS.
     pub authority: Option<String>,
-    /// The Secret with the `password` of the backups' user, if users are asked for.
+    /// The Secret with the `password` of the user for backups, if the nodes require users.
     pub login: Option<String>,
 }
 
@@ -135,7 +135,7 @@ fn key(secret: &str, key: &str) -> KeySelector {
     }
 }
 
-/// A Job with one container. What configures the store is an annotation of the pod, mounted as a file.
+/// A Job with one container. The store's configuration is an annotation of the pod, mounted as a file.
 fn job(
     backup: &RqliteBackup,
     cluster: Option<&RqliteCluster>,

@@ -1,5 +1,5 @@
-//! The Secrets that a Job's pod needs: is one missing, or does it lack a key? A pod whose Secret is missing
-//! does not start, and of a mounted one nothing but an event says why.
+//! Checks whether the Secrets that a Job's pod needs exist and have the needed keys. If a mounted Secret is
+//! missing, the pod does not start, and only an event says why.
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::{
@@ -10,10 +10,10 @@ use kube::{Api, Client};
 
 use crate::error::Error;
 
-/// Names of Secrets with the keys that are needed of each.
+/// Names of Secrets, and the keys needed of each.
 type Needs = BTreeMap<String, BTreeSet<String>>;
 
-/// What a pod needs.
+/// The Secrets and keys that a pod needs.
 fn needs(pod: &PodSpec) -> Needs {
     let mut all = Needs::new();
     let mut add = |secret: &str, key: &str| {
@@ -36,7 +36,7 @@ fn needs(pod: &PodSpec) -> Needs {
     all
 }
 
-/// What is wrong with a Secret that has these keys; None: it does not exist.
+/// What a Secret with these keys lacks, as text; `keys` is `None` if the Secret does not exist.
 fn lacks(name: &str, needed: &BTreeSet<String>, keys: Option<&BTreeSet<String>>) -> Option<String> {
     let list = |keys: &mut dyn Iterator<Item = &String>| {
         let keys: Vec<&str> = keys.map(String::as_str).collect();
@@ -56,11 +56,11 @@ fn lacks(name: &str, needed: &BTreeSet<String>, keys: Option<&BTreeSet<String>>)
     ))
 }
 
-/// What is missing for this Job's pod. Only names of keys are looked at. Where the operator must not read a
-/// Secret, the pod finds out.
+/// What is missing for this Job's pod. Only the names of keys are read. If the operator may not read a
+/// Secret, it counts as complete, and the pod will show what is missing.
 ///
 /// # Errors
-/// The request that failed.
+/// A request to the API server failed.
 pub async fn missing(client: &Client, job: &Job) -> Result<Option<String>, Error> {
     let spec = job.spec.as_ref();
     let Some(pod) = spec.and_then(|spec| spec.template.spec.as_ref()) else {

@@ -1,4 +1,4 @@
-//! A Job and what its pods say: how far it is, what came of it, why it does not start.
+//! Reads a Job and its pods: progress, result, and why a pod does not start.
 use k8s_openapi::{
     api::{batch::v1::Job, core::v1::Pod},
     apimachinery::pkg::apis::meta::v1::Time,
@@ -8,46 +8,46 @@ use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use super::job_secrets;
 use crate::{cluster::facts::ownership::is_ours, error::Error};
 
-/// What is known of a Job.
+/// The state of a Job.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JobSeen {
-    /// Does it belong to the object that is looked at?
+    /// Whether it is owned by the object in question.
     pub is_ours: bool,
-    /// Attempts that failed.
+    /// Number of failed pods.
     pub failed: i32,
-    /// Ended well or badly; None: not yet.
+    /// Whether it succeeded or failed; `None` while it runs.
     pub succeeded: Option<bool>,
     /// When it began.
     pub started: Option<Time>,
     /// When it ended.
     pub ended: Option<Time>,
-    /// Why it failed, as Kubernetes says.
+    /// Why it failed, by its condition.
     pub message: Option<String>,
-    /// What its newest pod wrote.
+    /// Termination message of its newest pod.
     pub result: Option<String>,
     /// Why its pod does not start.
     pub stuck: Option<String>,
 }
 
-/// Which Job is meant, and how its pods are found.
+/// Identifies a Job and its pods.
 #[derive(Clone, Copy, Debug)]
 pub struct Which<'a> {
     /// Its namespace.
     pub namespace: &'a str,
     /// Its name.
     pub name: &'a str,
-    /// Uid of the object that it is to belong to.
+    /// Uid of the object that should own it.
     pub owner: &'a str,
-    /// Selects its pods, among others.
+    /// Label selector that its pods match; others may match, too.
     pub selector: &'a str,
     /// The container whose termination message is the result.
     pub container: &'a str,
 }
 
-/// Reads a Job and what its pods say; None if there is none of this name.
+/// Reads a Job and its pods; `None` if there is no Job of this name.
 ///
 /// # Errors
-/// The request that failed.
+/// A request to the API server failed.
 pub async fn read(client: &Client, which: Which<'_>) -> Result<Option<JobSeen>, Error> {
     let Which {
         namespace, name, ..
@@ -100,7 +100,7 @@ pub async fn read(client: &Client, which: Which<'_>) -> Result<Option<JobSeen>, 
     seen.stuck = pods.first().and_then(stuck);
     let waits = pods.first().is_some_and(is_pending);
     if seen.stuck.is_none() && seen.succeeded.is_none() && waits {
-        // Of a Secret that cannot be mounted the pod's status says nothing.
+        // The pod's status does not say that a Secret cannot be mounted.
         seen.stuck = job_secrets::missing(client, &job).await?;
     }
     Ok(Some(seen))
@@ -111,7 +111,7 @@ fn is_pending(pod: &Pod) -> bool {
     status.is_some_and(|status| status.phase.as_deref() == Some("Pending"))
 }
 
-/// What an ended container wrote.
+/// The termination message of a container that has ended.
 fn result(pod: &Pod, name: &str) -> Option<String> {
     let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
     let container = containers.iter().find(|one| one.name == name)?;

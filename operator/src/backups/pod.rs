@@ -1,5 +1,5 @@
-//! A Job with a pod of the node's image that does one thing and ends: under the restricted Pod Security
-//! standard, without a token of Kubernetes.
+//! The Jobs of backups and drills: a pod of the node's image runs one command and ends, under the restricted
+//! Pod Security Standard, without a ServiceAccount token.
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
@@ -20,9 +20,10 @@ use serde_json::Value;
 
 use crate::stores::Access;
 
-/// Annotation of the pods that has the configuration of the store, which is mounted as a file.
+/// Annotation of the pods with the store's configuration, which is mounted as a file.
 pub const CONFIG: &str = concat!(operator_api::group!(), "/config");
-/// How long an ended Job stays: its pod has the log, and the operator may be away.
+/// How long an ended Job is kept, in seconds: its pod has the log and the result, and the operator may be
+/// down for a while.
 const KEPT_SECONDS: i32 = 24 * 3600;
 
 /// User and group of the image.
@@ -41,9 +42,9 @@ pub struct Parts<'a> {
     pub store: Access,
     /// ServiceAccount; defaults to that of the cluster's pods.
     pub account: Option<String>,
-    /// A volume for what it writes meanwhile, and where it is mounted.
+    /// A volume for temporary files, and its mount path.
     pub scratch: (Volume, &'static str),
-    /// Does the platform give pods their users?
+    /// Whether the platform assigns users to pods (OpenShift).
     pub assigns_users: bool,
 }
 
@@ -56,9 +57,9 @@ pub struct Work<'a> {
     pub app: &'static str,
     /// The label that names its owner.
     pub label: &'static str,
-    /// How long it may take.
+    /// Time limit in seconds.
     pub seconds: i64,
-    /// Attempts besides the first.
+    /// Number of retries.
     pub retries: i32,
     /// Its pod.
     pub pod: Parts<'a>,
@@ -169,7 +170,7 @@ pub fn spec(parts: Parts<'_>) -> PodSpec {
     }
 }
 
-/// A disk of the machine, which goes with the pod.
+/// A volume on the machine's disk (`emptyDir`), deleted with the pod.
 pub fn on_the_machine(name: &str, limit: Option<&ByteSize>) -> Volume {
     Volume {
         name: name.to_owned(),
@@ -181,7 +182,7 @@ pub fn on_the_machine(name: &str, limit: Option<&ByteSize>) -> Volume {
     }
 }
 
-/// A volume that is made for the pod and deleted with it.
+/// A volume of a StorageClass (generic ephemeral volume), created for the pod and deleted with it.
 pub fn of_class(name: &str, class: &str, size: &ByteSize) -> Volume {
     let storage = [("storage".to_owned(), Quantity(size.0.clone()))];
     Volume {

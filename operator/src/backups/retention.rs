@@ -1,4 +1,4 @@
-//! Which backups of a schedule are kept.
+//! Which backups a schedule keeps, by its retention rules.
 use std::collections::BTreeSet;
 
 use k8s_openapi::jiff::{Timestamp, tz::TimeZone};
@@ -9,12 +9,12 @@ use operator_api::scheduled_backup::BackupRetention;
 pub struct Kept {
     /// Its name.
     pub name: String,
-    /// When it was complete.
+    /// When it succeeded.
     pub at: Timestamp,
 }
 
-/// Names of the backups that no rule keeps. The newest one is always kept: a wrong clock or a long outage
-/// must not delete the last backup.
+/// Names of the backups that no rule keeps. The newest one is always kept: neither a wrong clock nor a long
+/// outage may delete the last backup.
 pub fn outdated(
     rules: &BackupRetention,
     zone: &TimeZone,
@@ -32,7 +32,7 @@ pub fn outdated(
     let newest = sorted.iter().take(number(rules.count));
     kept.extend(newest.map(|one| one.name.as_str()));
     if let Some(age) = rules.age.as_ref() {
-        // An age that cannot be read keeps all: the API server checks it.
+        // An invalid age keeps all backups; the API server refuses such an age anyway.
         let age = age.duration().map_or(u64::MAX, |age| age.as_secs());
         let young = sorted.iter().filter(|one| {
             let seconds = now.as_second().saturating_sub(one.at.as_second());

@@ -1,4 +1,4 @@
-//! What a schedule does now: which backup is due, which ones go, and when to look again.
+//! Decides what a schedule does now: which backup to create, which to delete, and when to decide again.
 use std::collections::BTreeSet;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -12,11 +12,11 @@ use super::{
     retention::{Kept, outdated},
 };
 
-/// How many failed backups are kept if the spec does not say.
+/// Default number of failed backups that are kept.
 const FAILED_KEPT: i32 = 3;
 /// Longest list of running backups in the status.
 const MAX_ACTIVE: usize = 16;
-/// Wait until the next look while nothing is due.
+/// Longest pause while nothing is due, in seconds.
 const CALM_SECONDS: i64 = 300;
 
 /// A backup that this schedule has made.
@@ -28,16 +28,16 @@ pub struct Made {
     pub created: Timestamp,
     /// When it ended.
     pub completed: Option<Timestamp>,
-    /// How far it is.
+    /// Its phase.
     pub phase: BackupPhase,
-    /// Is it being deleted?
+    /// Whether it is being deleted.
     pub deleting: bool,
 }
 
-/// What is known.
+/// What [`decide`] depends on.
 #[derive(Debug)]
 pub struct Seen<'a> {
-    /// The time.
+    /// The present time.
     pub now: Timestamp,
     /// Name of the schedule.
     pub name: &'a str,
@@ -45,18 +45,19 @@ pub struct Seen<'a> {
     pub created: Timestamp,
     /// Generation of the spec.
     pub generation: Option<i64>,
-    /// What is asked for.
+    /// Its spec.
     pub spec: &'a RqliteScheduledBackupSpec,
-    /// What was done.
+    /// Its status.
     pub status: &'a RqliteScheduledBackupStatus,
     /// The backups that it has made.
     pub made: &'a [Made],
 }
 
-/// What to do, in this order: create, record, delete.
+/// What to do, in this order: create the backup, write the status, delete backups.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// Name of the backup to create. It follows from the time, so that it is created once.
+    /// Name of the backup to create. It is derived from the scheduled time, so that the backup is created
+    /// once.
     pub create: Option<String>,
     /// Names of own backups to delete.
     pub delete: BTreeSet<String>,
@@ -64,11 +65,11 @@ pub struct Decision {
     pub status: RqliteScheduledBackupStatus,
     /// What is wrong with the spec.
     pub mistake: Option<String>,
-    /// Seconds until the next look.
+    /// Seconds until the next decision.
     pub again_after_seconds: i64,
 }
 
-/// Decides.
+/// Decides what to do now.
 pub fn decide(seen: &Seen<'_>) -> Decision {
     let zone = seen.spec.time_zone.as_ref().map(|zone| zone.0.as_str());
     let schedule = match Schedule::parse(&seen.spec.schedule.0, zone) {
@@ -110,7 +111,7 @@ pub fn decide(seen: &Seen<'_>) -> Decision {
     }
 }
 
-/// Nothing is made or deleted by a spec that cannot be understood.
+/// An invalid spec creates and deletes nothing.
 fn refused(seen: &Seen<'_>, mistake: String) -> Decision {
     let mut status = seen.status.clone();
     status.next_schedule_time = None;
@@ -125,13 +126,13 @@ fn refused(seen: &Seen<'_>, mistake: String) -> Decision {
     }
 }
 
-/// From when on times of the schedule count.
+/// The time after which times of the schedule count.
 fn anchor(seen: &Seen<'_>) -> Timestamp {
     let last = seen.status.last_schedule_time.as_ref();
     last.map_or(seen.created, |last| last.0)
 }
 
-/// The time that is due and the name of its backup. Of several that were missed, the newest.
+/// The scheduled time that is due and the name of its backup; of several missed ones the newest.
 fn due(seen: &Seen<'_>, schedule: &Schedule) -> Option<(Timestamp, String)> {
     if seen.spec.suspend {
         return None;
@@ -145,7 +146,8 @@ fn due(seen: &Seen<'_>, schedule: &Schedule) -> Option<(Timestamp, String)> {
     ))
 }
 
-/// May it be made? Names of running ones that give way to it; or why not.
+/// Whether the due backup may be created: the names of running backups that it replaces
+/// (`concurrencyPolicy`), or why it is skipped.
 fn admitted(seen: &Seen<'_>, due: Timestamp) -> Result<Vec<String>, String> {
     let late = seen.now.as_second().saturating_sub(due.as_second());
     let limit = seen.spec.starting_deadline.as_ref();

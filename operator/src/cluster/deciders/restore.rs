@@ -1,5 +1,6 @@
-//! Restores in place (RqliteRestore): one at a time, after what is undone has been announced, and never
-//! beside another operation. The leader carries it out; the operation on record keeps all else waiting.
+//! Restores in place (RqliteRestore): one at a time, after its status says what it will undo, and never
+//! during another operation. The leader carries the restore out; the operation recorded in the cluster's
+//! status keeps the other deciders waiting.
 mod admission;
 mod belonging;
 mod objects;
@@ -28,11 +29,11 @@ pub use belonging::{expired, unowned};
 pub use objects::is_open;
 pub use updates::{RestoreUpdate, status_updates};
 
-/// Seconds without a leader after which a restore no longer keeps other deciders waiting: whoever brings the
-/// leader back comes first.
+/// Seconds without a leader after which a restore no longer keeps other deciders waiting, so that they can
+/// bring the leader back.
 const ELECTION_SECONDS: u64 = 60;
 
-/// The next step of the restore under way, or of the oldest one that can begin.
+/// The next step of the running restore, or of the oldest one that can begin.
 pub fn decide(view: &View<'_>) -> Decision {
     if let Some(operation) = view.operating(OperationType::Restore) {
         return resume(view, operation);

@@ -1,5 +1,6 @@
-//! A restore before it begins: may it, and what would it undo? Nothing is changed here. The leader finds the
-//! point; what it undoes is in the object's status before anything happens.
+//! A restore before it begins: whether it may, and what it would undo. Nothing is changed here: the leader
+//! finds the point in a dry run, and what would be undone is in the object's status before the restore
+//! begins.
 use node_contract::{RestoreRequest, RestoreState};
 use operator_api::{RqliteRestore, restore::RestorePhase, status::OperationType};
 
@@ -10,27 +11,27 @@ use super::{
 };
 use crate::cluster::facts::view::View;
 
-/// What to do for it now.
+/// The next step for the restore.
 #[derive(Debug, PartialEq)]
 pub(super) enum Next {
     /// Nothing.
     Nothing,
-    /// Ask the leader what it would undo.
+    /// Request a dry run from the leader.
     Plan(Box<RestoreRequest>),
-    /// Begin: what it undoes is announced.
+    /// Begin: the status says what it will undo.
     Begin,
 }
 
-/// The result of looking at a restore that has not begun.
+/// The decision about a restore that has not begun.
 #[derive(Debug, PartialEq)]
 pub(super) struct Admission<'a> {
     /// The phase for its status.
     pub(super) phase: RestorePhase,
-    /// What it waits for, or why it is refused.
+    /// The message for its status: what it waits for, or why it is refused.
     pub(super) message: String,
-    /// What the leader found.
+    /// The result of the leader's dry run.
     pub(super) found: Option<&'a RestoreState>,
-    /// What to do.
+    /// The next step.
     pub(super) next: Next,
 }
 
@@ -43,13 +44,13 @@ fn stays<'a>(phase: RestorePhase, message: impl Into<String>) -> Admission<'a> {
     }
 }
 
-/// The id of the request by which the leader is asked what a restore would undo.
+/// The id of the dry run.
 pub(super) fn plan_id(restore: &RqliteRestore) -> String {
     format!("{}-plan", uid(restore))
 }
 
-/// The request for the leader. The restore itself goes to the index that was announced, whatever a time would
-/// mean by now.
+/// The request to the leader. The restore itself names the index that the dry run found, because a time could
+/// select a later entry by now.
 pub(super) fn request(view: &View<'_>, restore: &RqliteRestore, dry_run: bool) -> RestoreRequest {
     let spec = &restore.spec;
     let status = restore.status.clone().unwrap_or_default();
@@ -72,7 +73,7 @@ pub(super) fn request(view: &View<'_>, restore: &RqliteRestore, dry_run: bool) -
     }
 }
 
-/// Looks at a restore that has not begun.
+/// Decides about a restore that has not begun.
 pub(super) fn admit<'a>(view: &View<'a>, restore: &RqliteRestore) -> Admission<'a> {
     if let Some(why) = refused(view, restore) {
         return stays(
@@ -105,7 +106,7 @@ pub(super) fn admit<'a>(view: &View<'a>, restore: &RqliteRestore) -> Admission<'
     }
 }
 
-/// The point is known. The restore begins once its status says so.
+/// The dry run has found the point. The restore begins once the status says so.
 fn announced<'a>(restore: &RqliteRestore, state: &'a RestoreState) -> Admission<'a> {
     let Some(index) = state.index.and_then(|index| i64::try_from(index).ok()) else {
         let text = "the leader answered without a point: is the node of an older version than the operator? Nothing was changed";
@@ -132,7 +133,7 @@ fn announced<'a>(restore: &RqliteRestore, state: &'a RestoreState) -> Admission<
     }
 }
 
-/// Why it never begins.
+/// Why it is refused for good; `None` if it is not.
 fn refused(view: &View<'_>, restore: &RqliteRestore) -> Option<String> {
     if let Some(other) = other_cluster(view, restore) {
         return Some(other);
@@ -155,7 +156,7 @@ fn refused(view: &View<'_>, restore: &RqliteRestore) -> Option<String> {
             "{cluster} has no archive (spec.archive): there is nothing to restore from. A backup is restored into a new cluster, by spec.bootstrap.restore"
         ));
     }
-    // A consent that waits for another restore to end would undo what that one has brought back.
+    // A restore that was confirmed before another one ended would undo what that one has brought back.
     let other = begun(view, restore)?;
     (!spec.dry_run).then(|| {
         format!(
@@ -176,7 +177,7 @@ fn begun<'a>(view: &View<'a>, restore: &RqliteRestore) -> Option<&'a str> {
     found.map(|other| name(other))
 }
 
-/// What it waits for.
+/// What it waits for; `None` if it may proceed.
 fn waits(view: &View<'_>, restore: &RqliteRestore) -> Option<String> {
     if let Some(operation) = view.operation() {
         let kind = operation.kind;

@@ -1,4 +1,4 @@
-//! Which RqliteRestore objects belong to a cluster, and how long those that have ended are kept.
+//! Which RqliteRestore objects belong to a cluster, and when ended ones are deleted.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::RqliteRestore;
 
@@ -10,7 +10,8 @@ use crate::cluster::{
     facts::view::{View, seconds_between},
 };
 
-/// Why a restore that names this cluster is for another one of the same name; None if it is for this one.
+/// Why a restore that names this cluster was meant for an earlier one of the same name; `None` if it is for
+/// this one.
 pub(super) fn other_cluster(view: &View<'_>, restore: &RqliteRestore) -> Option<String> {
     let cluster = &view.seen.cluster.metadata;
     let own = cluster.uid.as_deref().unwrap_or_default();

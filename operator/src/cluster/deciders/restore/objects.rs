@@ -1,9 +1,9 @@
-//! RqliteRestore objects: which have not ended, and what they are called.
+//! RqliteRestore objects: those that have not ended, and their names.
 use operator_api::{RqliteRestore, restore::RestorePhase};
 
 use crate::cluster::facts::view::View;
 
-/// Is there a restore that has not ended?
+/// Whether there is a restore that has not ended.
 pub fn is_open(view: &View<'_>) -> bool {
     !open(view).is_empty()
 }

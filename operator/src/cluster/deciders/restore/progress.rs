@@ -1,37 +1,38 @@
-//! How far the restore under way is, by what the leader says of it.
+//! Progress of the running restore, as the leader's status reports it.
 use node_contract::RestoreState;
 use operator_api::status::Operation;
 
 use crate::cluster::facts::view::{Leader, View};
 
-/// How far it is.
+/// Progress of a restore.
 pub(super) enum Progress<'a> {
-    /// The leader has not got the request: it may be sent.
+    /// The leader has not received the request; it may be sent.
     Unsent,
-    /// The leader is at it.
+    /// The leader is carrying it out; its message.
     Running(String),
-    /// It is done.
+    /// It has succeeded.
     Done(&'a RestoreState),
-    /// It failed, and the database is as it was.
+    /// It failed, and the database is unchanged.
     Failed(&'a RestoreState),
-    /// Nobody leads.
+    /// There is no leader.
     NoLeader,
-    /// The leader that was asked leads no more, and the present one knows nothing of it.
+    /// The leader that received the request no longer leads, and the present one does not know the restore.
     Unknown(String),
 }
 
-/// Which process was asked: a leader that restarts, or is elected again, leads in another term.
+/// Identifies the leader that received the request: after a restart or another election the term differs.
 pub(super) fn token(leader: Leader<'_>) -> String {
     format!("{}@{}", leader.status.raft_id, leader.status.term)
 }
 
-/// How far the restore of this operation is.
+/// Progress of the restore of this operation.
 pub(super) fn progress<'a>(view: &View<'a>, operation: &Operation) -> Progress<'a> {
     let asked = operation.uid.as_deref().unwrap_or_default();
     of_request(view, &operation.id, Some(asked))
 }
 
-/// How far the restore with this id is. `asked`: the process that was asked, if that is on record.
+/// Progress of the restore with this id. `asked`: [`token`] of the leader that received the request, if it is
+/// recorded.
 pub(super) fn of_request<'a>(view: &View<'a>, id: &str, asked: Option<&str>) -> Progress<'a> {
     if let Some(state) = view.seen.restore_states.get(id) {
         return match state.state.as_str() {

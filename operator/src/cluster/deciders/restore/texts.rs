@@ -1,8 +1,8 @@
-//! What is said of the point of a restore, and of what it undoes.
+//! Texts about the point of a restore, and about what it undoes.
 use node_contract::RestoreState;
 use operator_api::{RqliteRestore, RqliteRestoreStatus};
 
-/// What a restore to the point undoes, in words.
+/// What a restore to the point undoes, as text.
 pub(super) fn undone(state: &RestoreState) -> String {
     let index = state.index.unwrap_or_default();
     let at = state.time.as_ref().map(|time| format!(", {time}"));
@@ -18,7 +18,7 @@ pub(super) fn undone(state: &RestoreState) -> String {
     }
 }
 
-/// How a restore ended that succeeded.
+/// The result of a restore that succeeded, as text.
 pub(super) fn succeeded(status: &RqliteRestoreStatus) -> String {
     let at = status.time.as_ref().map(|time| format!(" ({})", time.0));
     let index = status.index.unwrap_or_default();
@@ -38,7 +38,7 @@ pub(super) fn succeeded(status: &RqliteRestoreStatus) -> String {
     text
 }
 
-/// The point, for people.
+/// The point, as text.
 pub(super) fn point(restore: &RqliteRestore) -> String {
     let status = restore.status.as_ref();
     let index = status.and_then(|status| status.index);

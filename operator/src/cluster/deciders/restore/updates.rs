@@ -1,4 +1,4 @@
-//! The status of each RqliteRestore: what is found and undone, how far it is, how it ended.
+//! The status of each RqliteRestore: what it undoes, its progress, its result.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use node_contract::RestoreState;
 use operator_api::{
@@ -20,21 +20,21 @@ use crate::cluster::facts::view::{View, seconds_between};
 const COMPLETE: &str = "Complete";
 /// Maximum number of steps in a status.
 const MAX_STEPS: usize = 16;
-/// How long a restore may take where its spec does not say.
+/// Default time limit of a restore, in seconds.
 const LIMIT_SECONDS: u64 = 6 * 3600;
 
-/// A status of an RqliteRestore to write.
+/// A status to write to an RqliteRestore.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RestoreUpdate {
     /// Name of the RqliteRestore.
     pub name: String,
-    /// Its uid, so that another one of the same name is left alone.
+    /// Its uid, so that a later object of the same name is not changed.
     pub uid: String,
     /// Its status.
     pub status: Box<RqliteRestoreStatus>,
 }
 
-/// The statuses that differ from what they should be.
+/// The statuses to write: those that differ from the present ones.
 pub fn status_updates(view: &View<'_>) -> Vec<RestoreUpdate> {
     let all = view.seen.restores.iter().filter(|r| !is_over(r));
     let changed = all.filter_map(|restore| {
@@ -110,7 +110,7 @@ fn of(view: &View<'_>, restore: &RqliteRestore) -> RqliteRestoreStatus {
     status
 }
 
-/// What the leader says of the point.
+/// Copies the leader's report about the point into the status.
 fn note(status: &mut RqliteRestoreStatus, state: &RestoreState) {
     let number = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok());
     status.index = number(state.index).or(status.index);
