@@ -1,4 +1,4 @@
-//! The continuous archive: what its nodes are configured with, and which images know it.
+//! The continuous archive: how nodes are configured for it, and which images support it.
 use operator_api::{
     Span,
     cluster::{Archive, KeySelector},
@@ -20,7 +20,7 @@ const KEYS: &str = "keys";
 /// Name of the mounted configuration.
 const CONFIG: &str = "archive.json";
 
-/// What a node's pod has for the archive.
+/// What the pod template has for the archive.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InPods {
     /// Flags of the node.
@@ -31,7 +31,7 @@ pub struct InPods {
     pub access: Access,
 }
 
-/// What the pods of the present spec have; None without an archive.
+/// What the pod template of the present spec has; None without an archive.
 pub fn in_pods(view: &View<'_>) -> Option<InPods> {
     view.spec.archive.as_ref().map(of)
 }
@@ -52,7 +52,7 @@ fn of(archive: &Archive) -> InPods {
     }
 }
 
-/// The target, and the settings beside it. What the spec leaves out has the node's own default.
+/// Adds the settings to the configuration of the target. What the spec leaves out gets the node's default.
 fn settings(archive: &Archive, mut config: Map<String, Value>) -> Map<String, Value> {
     let mut set = |key: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -70,13 +70,13 @@ fn settings(archive: &Archive, mut config: Map<String, Value>) -> Map<String, Va
     config
 }
 
-/// As the node reads it: its durations have no days.
+/// A duration in the node's notation, which has no days.
 fn seconds(span: Option<&Span>) -> Option<Value> {
     let span = span?.duration().ok()?;
     Some(json!(format!("{}s", span.as_secs())))
 }
 
-/// What keeps the spec from being carried out.
+/// What is wrong with the spec's archive, as texts for people.
 pub fn mistakes(view: &View<'_>) -> Vec<String> {
     let Some(archive) = &view.spec.archive else {
         return Vec::new();

@@ -1,4 +1,5 @@
-//! The continuous archive: is it as new as the spec asks for, and what is lost if nothing else is left?
+//! The continuous archive: whether it is as current as the spec requires, and what would be lost if nothing
+//! else were left.
 use node_contract::status::ArchiveStatus as NodeArchive;
 use operator_api::{
     Moment, Period, RqliteClusterStatus,
@@ -7,18 +8,18 @@ use operator_api::{
 
 use crate::cluster::facts::view::{View, seconds_between};
 
-/// How far an archive may be behind where the spec does not say, in seconds.
+/// Default of how far an archive may be behind, in seconds (the node's `every`).
 const EVERY_SECONDS: u64 = 10;
-/// How many times as far as the spec asks for counts as behind: a store may be slow for a moment.
+/// The archive counts as behind at this multiple of what the spec requires: a store may be slow for a moment.
 const TOLERANCE: u64 = 3;
-/// At least this many seconds count as behind.
+/// An archive that is less than this many seconds behind never counts as behind.
 const BEHIND_SECONDS: u64 = 60;
 
 /// Whether the condition is true, its reason and its text.
 pub type Finding = (bool, &'static str, String);
 
-/// Is the archive as new as the spec asks for? None without one. The texts change only with what they say:
-/// the passing of time is no reason to write the status.
+/// The condition that says whether the archive is as current as the spec requires; None without an archive.
+/// Its text does not change with time alone, so that the status is not written for that.
 pub fn condition(view: &View<'_>) -> Option<Finding> {
     let spec = view.spec.archive.as_ref()?;
     let uri = spec.target.uri();
@@ -42,8 +43,8 @@ pub fn condition(view: &View<'_>) -> Option<Finding> {
     Some(of_leader(archive, &uri, every))
 }
 
-/// The finding where the archive has just begun to be older than the spec asks for, or to lack entries: once,
-/// not each time that the text changes.
+/// The finding at the moment when the archive falls behind or begins to lack entries; None afterwards,
+/// although the text may change.
 pub fn failure(view: &View<'_>) -> Option<Finding> {
     let found = condition(view)?;
     let failing = ["ArchiveFailing", "ArchiveBehind", "ArchiveGap"].contains(&found.1);
@@ -93,7 +94,7 @@ fn of_leader(archive: &NodeArchive, uri: &str, every: u64) -> Finding {
     }
 }
 
-/// Records how far the archive is; called with every other change of the status.
+/// Records in the status how far the archive is. Called when the status changes for other reasons.
 pub fn record(view: &View<'_>, next: &mut RqliteClusterStatus) {
     let Some(spec) = &view.spec.archive else {
         next.archive = None;
@@ -113,7 +114,7 @@ pub fn record(view: &View<'_>, next: &mut RqliteClusterStatus) {
     });
 }
 
-/// Up to where the archive reaches, and what is lost where nothing else is left.
+/// How far the archive reaches, and what would be lost if nothing else were left, as text.
 pub fn announce(view: &View<'_>) -> String {
     let unknown =
         "How far the archive reaches was never seen: kubectl rqlite archive list shows it";
@@ -143,7 +144,7 @@ fn committed(view: &View<'_>) -> i64 {
     seen.unwrap_or(0).max(view.status.commit_index.unwrap_or(0))
 }
 
-/// Up to where the archive reaches, and what lies beyond it: in entries and seconds.
+/// How far the archive reaches, and how many entries and seconds come after it.
 fn reach(view: &View<'_>) -> Option<String> {
     let spec = view.spec.archive.as_ref()?;
     let (index, time) = archived(view)?;
@@ -165,7 +166,7 @@ fn reach(view: &View<'_>) -> Option<String> {
     ))
 }
 
-/// What to do where no member is left and there is an archive: one object, and what is lost by it.
+/// What to do if no member is left but the archive is: the command, and what is lost by it.
 pub fn last_resort(view: &View<'_>) -> Option<String> {
     view.spec.archive.as_ref()?;
     let reach = announce(view);

@@ -1,4 +1,4 @@
-//! Users: whether they are asked for, who they are, and which nodes have which credentials file.
+//! Users: whether nodes require them, who they are, and which nodes have read which credentials file.
 use operator_api::{
     cluster::{AuthenticationMode, Permission},
     names,
@@ -23,7 +23,7 @@ pub const NODE_USER: &str = "rqlite-node";
 pub const USERS_FILE: &str = "users.json";
 /// Key of a password.
 pub const PASSWORD: &str = "password";
-/// Key of the password that is about to take its place.
+/// Key of the password that will replace it during a rotation.
 pub const NEXT_PASSWORD: &str = "next-password";
 
 /// The first release whose nodes know hashed passwords and the health port.
@@ -34,20 +34,20 @@ const FIRST_RELEASE: Release = Release {
     is_final: false,
 };
 
-/// Do the programs of this image know hashed passwords and the health port? An image whose tag names no
-/// release is taken for one of today.
+/// Whether this release supports hashed passwords and the health port. An image whose tag names no release
+/// counts as current.
 pub fn is_known_by(release: Option<Release>) -> bool {
     release.is_none_or(|release| release >= FIRST_RELEASE)
 }
 
-/// What callers without a user may do once users are asked for.
+/// What clients without a user may do once users are required.
 pub fn anonymous(view: &View<'_>) -> Vec<Permission> {
     let asked = view.spec.authentication.clone().unwrap_or_default();
     asked.anonymous_permissions
 }
 
-/// What is on record, with the mode that is aimed at. What neither the spec nor the record says is decided
-/// here, once: a new cluster asks for users, one that exists stays as it is.
+/// The recorded state, with the mode to reach. What neither the spec nor the record says is decided here,
+/// once: a new cluster requires users, an existing one stays as it is.
 pub fn resolved(view: &View<'_>) -> AuthenticationStatus {
     let asked = view.spec.authentication.as_ref().and_then(|a| a.mode);
     let asked = asked.map(|mode| match mode {
@@ -59,7 +59,7 @@ pub fn resolved(view: &View<'_>) -> AuthenticationStatus {
         return known;
     }
     let is_recorded = view.status.cluster_id.is_some();
-    // A status can be lost, and the cluster go on: then its Secret says what it has.
+    // If the status was lost while the cluster kept running, its Secret shows the users.
     let file = view.seen.secrets.get(&names::users_secret(view.name));
     let had = file.is_some_and(|secret| secret.is_ours());
     let exists = is_recorded || view.seen.state.is_some() || view.set(Pool::Voter).is_some();
@@ -81,7 +81,7 @@ pub fn resolved(view: &View<'_>) -> AuthenticationStatus {
     }
 }
 
-/// What to record: users whose Secret is there stay on record until it is gone.
+/// What to record. Users stay recorded until their Secret is deleted.
 pub fn recorded(view: &View<'_>, before: Option<AuthenticationStatus>) -> AuthenticationStatus {
     let resolved = resolved(view);
     let mut next = AuthenticationStatus {
@@ -130,25 +130,25 @@ fn answers<'a>(view: &View<'a>) -> impl Iterator<Item = Option<&'a NodeStatus>> 
     })
 }
 
-/// Does this node ask for users?
+/// Does this node require users?
 fn asks(node: &NodeStatus) -> bool {
     let security = node.security.as_ref();
     security.is_some_and(|security| security.credentials.enabled)
 }
 
-/// Do all pods' nodes answer, and ask for users?
+/// Do the nodes of all pods respond, and require users?
 pub fn is_everywhere(view: &View<'_>) -> bool {
     let mut all = answers(view).peekable();
     all.peek().is_some() && all.all(|node| node.is_some_and(asks))
 }
 
-/// Do all pods' nodes answer, and none asks for users?
+/// Do the nodes of all pods respond, and none requires users?
 fn is_nowhere(view: &View<'_>) -> bool {
     answers(view).all(|node| node.is_some_and(|node| !asks(node)))
 }
 
-/// Have all nodes that ask for users read the file that is in the Secret? A pod that does not answer may go
-/// on with an older one, unless it is not ready: then it reads the file when it starts.
+/// Have all nodes that require users read the file that is in the Secret? A pod that does not respond may
+/// still use an older one, unless it is not ready: then it reads the file when it starts.
 pub fn is_read_by_all(view: &View<'_>) -> bool {
     let Some(sha256) = file(view).map(SecretBytes::sha256) else {
         return false;
@@ -176,13 +176,13 @@ pub fn has_all_pods(view: &View<'_>) -> bool {
     current && there && !pods.is_empty()
 }
 
-/// Have all pods been restarted without the file? Then its Secrets may go.
+/// Have all pods been restarted without the file, so that its Secrets may be deleted?
 pub fn is_left(view: &View<'_>) -> bool {
     let stage = resolved(view).stage;
     stage == AuthenticationStage::Leaving && has_all_pods(view) && is_nowhere(view)
 }
 
-/// Are the Secrets gone as well?
+/// Have the Secrets been deleted, too?
 pub fn has_none(view: &View<'_>) -> bool {
     let mut own = vec![
         names::users_secret(view.name),
@@ -209,7 +209,7 @@ pub fn refusals<'a>(view: &View<'a>) -> Vec<(&'a str, &'a str)> {
     refused.collect()
 }
 
-/// Passwords that the spec names and that cannot be used: what is wrong, for people.
+/// What is wrong with passwords that the spec names, as texts for people.
 pub fn unusable(view: &View<'_>) -> Vec<String> {
     if !has_secrets(&resolved(view)) {
         return Vec::new();
@@ -233,7 +233,7 @@ pub fn unusable(view: &View<'_>) -> Vec<String> {
     wrong.collect()
 }
 
-/// Can this be sent as a password? HTTP carries text, and nobody types a line break.
+/// Can this be sent as a password? It must be text, because HTTP sends it as text, and have no line break.
 pub fn is_password(bytes: &SecretBytes) -> bool {
     let text = bytes.expose_text();
     text.is_some_and(|text| !text.is_empty() && !text.chars().any(char::is_control))

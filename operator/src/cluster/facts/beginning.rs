@@ -1,5 +1,5 @@
-//! What a new cluster begins with: where its data comes from, what its first node needs for that, and how far
-//! that node is.
+//! The data that a new cluster begins with (`spec.bootstrap.restore`): its source, what the first node needs
+//! for it, and that node's progress.
 use node_contract::status::AutoRestoreStatus;
 use operator_api::{
     Moment, RqliteCluster, RqliteClusterStatus,
@@ -25,20 +25,20 @@ use crate::{
 const CONFIG: &str = "restore.json";
 /// Name of the mounted file with the keys.
 const KEYS: &str = "keys";
-/// How long the node may take, in its own notation: as long as it takes. A store that does not answer ends an
-/// attempt much earlier.
+/// Time limit of the node's restore, practically unlimited. A store that does not respond ends an attempt
+/// much earlier.
 const TIMEOUT: &str = "168h";
-/// What a node says that could not fetch the data. It fetches before it forms a cluster.
+/// What a node prints if it could not fetch the data. It fetches before it forms a cluster.
 const FAILED: &str = "auto-restore failed";
 
 /// Where the data of a new cluster comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// Nothing is asked for.
+    /// The spec asks for no restore.
     Nothing,
-    /// A place, and an object or a point in it: without the name of a backup or of a cluster.
+    /// A store, and an object or a point in it; no reference to another Kubernetes object.
     Found(Box<BootstrapRestore>),
-    /// It is not known yet, or there is none: a reason, and what to do.
+    /// The source is not known yet or does not exist: a reason for the condition, and what to do.
     Missing(&'static str, String),
 }
 
@@ -56,7 +56,7 @@ pub fn source(view: &View<'_>) -> Source {
     }
 }
 
-/// What the spec asks for.
+/// The restore that the spec asks for.
 pub fn asked<'a>(view: &View<'a>) -> Option<&'a BootstrapRestore> {
     let asked = view.spec.bootstrap.as_ref()?.restore.as_ref()?;
     (*asked != BootstrapRestore::default()).then_some(asked)
@@ -130,8 +130,8 @@ fn of_cluster(view: &View<'_>, name: &str, point: ArchivePoint) -> Source {
     }
 }
 
-/// A point of this cluster's archive. An index has a meaning in one lineage only, and the end is that of the
-/// newest one, whoever else writes below the same prefix; a time may be in an earlier one.
+/// A point of this cluster's archive. An index is only meaningful in one lineage, and the end is that of the
+/// newest lineage, even if other clusters write below the same prefix; a time may be in an earlier lineage.
 pub fn of_archive(cluster: &RqliteCluster, point: ArchivePoint) -> Option<BootstrapRestore> {
     let archive = cluster.spec.archive.clone()?;
     let status = cluster.status.clone().unwrap_or_default();
@@ -167,7 +167,7 @@ fn namespace<'a>(view: &View<'a>) -> &'a str {
     namespace.unwrap_or("default")
 }
 
-/// A source for people.
+/// A source as text for people.
 pub fn describe(source: &BootstrapRestore) -> String {
     let uri = source.target.clone().unwrap_or_default().uri();
     if let Some(object) = &source.object {
@@ -184,7 +184,7 @@ pub fn describe(source: &BootstrapRestore) -> String {
     format!("the archive in {uri}{lineage}, {at}")
 }
 
-/// The restore on record, as long as the cluster has not formed with it.
+/// The recorded restore, until the cluster has formed with it.
 pub fn unfinished<'a>(view: &View<'a>) -> Option<&'a BootstrapRestoreStatus> {
     let record = view.status.bootstrap_restore.as_ref()?;
     let open = record.resolved.is_some() && record.state != BootstrapRestoreState::Succeeded;
@@ -208,8 +208,8 @@ pub struct InPods {
     pub access: Access,
 }
 
-/// The same while the cluster has not formed; None for all others, so that no pod of a cluster that has data
-/// needs the credentials.
+/// What the pod template has for the restore while the cluster has not formed; None otherwise, so that pods
+/// of a cluster with data need no credentials for it.
 pub fn in_pods(view: &View<'_>) -> Option<InPods> {
     let resolved = unfinished(view)?.resolved.clone()?;
     let source: BootstrapRestore = serde_json::from_value(resolved).ok()?;
@@ -244,7 +244,7 @@ fn of(source: &BootstrapRestore) -> InPods {
             ("sub".to_owned(), sub),
         ]);
     }
-    // Never without the data: the node ends, and starts again.
+    // A node without the data must not form a cluster: it exits, and is restarted.
     config.insert("continue_on_failure".to_owned(), json!(false));
     config.insert("timeout".to_owned(), json!(TIMEOUT));
     let path = access.annotation("restore-config", names::RESTORE_ANNOTATION, CONFIG);
@@ -255,7 +255,7 @@ fn of(source: &BootstrapRestore) -> InPods {
     }
 }
 
-/// A text of a spec in the configuration: a dollar sign is itself and no variable.
+/// Escapes the spec's texts for the configuration, in which a dollar sign begins a variable.
 fn without_variables(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(text.replace('$', "$$")),
@@ -263,7 +263,7 @@ fn without_variables(value: Value) -> Value {
     }
 }
 
-/// What the template of the voters has of the restore; None: nothing.
+/// Identifies the restore in the voters' pod template; None if it has none.
 pub fn template_key(view: &View<'_>) -> Option<String> {
     let resolved = unfinished(view)?.resolved.as_ref()?;
     Some(format!("restore:{}", hash(resolved)))
@@ -274,7 +274,7 @@ fn first<'a>(view: &View<'a>) -> Option<&'a ObservedPod> {
     view.pod(&names::pod(&view.set_name(Pool::Voter), 0))
 }
 
-/// What the first node says of the restore; None if it does not answer, or was started without.
+/// What the first node reports of the restore; None if it does not respond, or was started without one.
 pub fn report<'a>(view: &View<'a>) -> Option<&'a AutoRestoreStatus> {
     view.node(&first(view)?.name)?.auto_restore.as_ref()
 }
@@ -285,7 +285,7 @@ pub fn has_failed(pod: &ObservedPod) -> bool {
     words.contains(FAILED)
 }
 
-/// Why the first node does not restore, in its own words.
+/// Why the first node cannot restore, as it reports.
 pub fn failure(view: &View<'_>) -> Option<String> {
     is_restoring(view).then_some(())?;
     let pod = first(view).filter(|pod| !pod.deleting)?;
@@ -294,8 +294,8 @@ pub fn failure(view: &View<'_>) -> Option<String> {
     Some(format!("{}: {own}", pod.name))
 }
 
-/// Why the cluster that has formed is not the one that was asked for: a reason and a text. None if its node
-/// says that it restored.
+/// Why it is not proven that the cluster formed with the data: a reason and a text. None if its node reports
+/// that it restored.
 pub fn unproven(view: &View<'_>) -> Option<(&'static str, String)> {
     if !is_restoring(view) {
         let text = "the cluster formed without data before bootstrap.restore was asked for: remove it from the spec to keep the empty cluster, or delete the cluster and create it again";
@@ -342,7 +342,7 @@ pub fn complete(view: &View<'_>, next: &mut RqliteClusterStatus) {
         .then(|| "the first node had its data from an earlier attempt, before the spec was last edited or its pod replaced".to_owned());
 }
 
-/// Records how far the restore is, with every status.
+/// Records the progress of the restore. Called for every status.
 pub fn record(view: &View<'_>, next: &mut RqliteClusterStatus) {
     let (Some(record), true) = (&mut next.bootstrap_restore, is_restoring(view)) else {
         return;
@@ -361,7 +361,7 @@ pub fn record(view: &View<'_>, next: &mut RqliteClusterStatus) {
     });
 }
 
-/// Whether the condition is true, its reason and its text; None: neither asked for nor on record.
+/// The condition: whether it is true, its reason and its text. None if no restore is asked for or recorded.
 pub fn condition(
     view: &View<'_>,
     next: &RqliteClusterStatus,
@@ -407,7 +407,7 @@ pub fn condition(
     })
 }
 
-/// Said of a spec that asks for a restore where there is nothing to restore any more.
+/// Advice if the spec asks for a restore but the cluster has its data already.
 pub fn ignored(view: &View<'_>) -> Option<String> {
     let asked = asked(view)?;
     let request = view.status.bootstrap_restore.as_ref();
@@ -418,7 +418,7 @@ pub fn ignored(view: &View<'_>) -> Option<String> {
     })
 }
 
-/// What tells one request from another.
+/// Identifies a request: equal for equal ones.
 pub fn request_of(asked: &BootstrapRestore) -> String {
     hash(asked)
 }

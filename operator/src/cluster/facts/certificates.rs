@@ -25,7 +25,7 @@ pub const KEY: &str = "tls.key";
 pub const AUTHORITIES: &str = "ca.crt";
 /// Key of the authority's own private key.
 pub const AUTHORITY_KEY: &str = "ca.key";
-/// Key of the authority's certificate as its predecessor signed it.
+/// Key of the authority's certificate as cross-signed by its predecessor.
 pub const CROSS: &str = "cross.crt";
 
 /// A certificate.
@@ -191,7 +191,7 @@ pub fn read_pair(secret: &ObservedSecret) -> Result<Pair, String> {
     })
 }
 
-/// Does the private key belong to the first certificate?
+/// Checks that the private key belongs to the first certificate.
 fn belongs(chain: &[Certificate], key: &[u8]) -> Result<(), String> {
     let key = PrivateKeyDer::from_pem_slice(key)
         .map_err(|e| format!("{KEY} holds no private key in PEM (without a password): {e}"))?;
@@ -240,7 +240,7 @@ pub enum Fault {
     Name(String),
     /// None of the trusted authorities signed it.
     Untrusted,
-    /// It may not be used as it is to be.
+    /// It may not be used for this purpose, or another fault.
     Other(String),
 }
 
@@ -334,7 +334,7 @@ fn fault(error: rustls::Error, name: &str) -> Fault {
 pub fn signer<'a>(pair: &Pair, of: &'a [Certificate], now: &Time) -> Option<&'a Certificate> {
     of.iter().find(|one| {
         let alone = std::slice::from_ref(*one);
-        // Whether it has expired is no question of who signed it.
+        // Expiry is checked elsewhere; here only the signature matters.
         matches!(
             check(pair, alone, &[], false, now),
             Ok(()) | Err(Fault::Expired | Fault::NotYet)

@@ -28,7 +28,8 @@ fn user<'a>(view: &View<'a>, claim: &ObservedClaim) -> Option<&'a ObservedPod> {
     pods.find(|pod| name_of(pod) == claim.name)
 }
 
-/// Claims on record. A status from before this record names the claims of members, of removed members too.
+/// Claims recorded in the status. A status from before they were recorded names the claims of members, also
+/// of removed ones.
 fn on_record(view: &View<'_>) -> Vec<UsedClaim> {
     if !view.status.claims.is_empty() {
         return view.status.claims.clone();
@@ -46,8 +47,8 @@ fn on_record(view: &View<'_>) -> Vec<UsedClaim> {
         .collect()
 }
 
-/// The record of own claims that is to be written: all that are on record or used now, and still exist. The
-/// disks of an ephemeral cluster are its pods' and no claims.
+/// The own claims to record: those recorded or used now that still exist. An ephemeral cluster has none,
+/// since its disks belong to the pods.
 pub fn recorded(view: &View<'_>) -> Vec<UsedClaim> {
     if view.spec.storage.ephemeral.is_some() {
         return Vec::new();
@@ -57,8 +58,8 @@ pub fn recorded(view: &View<'_>) -> Vec<UsedClaim> {
     for claim in &view.seen.claims {
         let known = before.iter().find(|known| known.uid == claim.uid);
         let pod = user(view, claim);
-        // Kubernetes deletes a claim only after the pods that use it, so a pod whose claim is going may be
-        // about to use the next one of that name, not this one.
+        // Kubernetes deletes a claim only after the pods that use it. So a pod whose claim is being deleted
+        // may be about to use the next claim of that name, not this one.
         let used = pod.is_some() && !claim.deleting;
         if known.is_none() && !used {
             continue;
@@ -80,7 +81,7 @@ pub fn recorded(view: &View<'_>) -> Vec<UsedClaim> {
     all
 }
 
-/// Did a pod of this cluster use this very claim?
+/// Did a pod of this cluster use this claim, by uid?
 pub fn is_own(view: &View<'_>, claim: &ObservedClaim) -> bool {
     recorded(view).iter().any(|used| used.uid == claim.uid)
 }
@@ -108,8 +109,7 @@ fn pending<'a>(view: &View<'a>, claim: &ObservedClaim) -> Option<&'a PendingResi
         .filter(|_| claim.resize_pending)
 }
 
-/// Does a pod's file system not grow while it is mounted? A pod that was restarted for this once is not
-/// restarted again.
+/// Does a pod's file system need a restart to grow? Once restarted for that, the pod is not restarted again.
 pub fn needs_restart(view: &View<'_>, pod: &ObservedPod) -> bool {
     let name = name_of(pod);
     let claim = view.seen.claims.iter().find(|claim| claim.name == name);

@@ -1,4 +1,4 @@
-//! Who gets in without having been given anything: by joining, by SQL, from outside the Kubernetes cluster.
+//! Who has access without credentials: by joining, by SQL, from outside the Kubernetes cluster.
 use operator_api::{
     cluster::{Permission, ServiceKind},
     status::{AuthenticationGoal, AuthenticationStage, TlsMode, TlsStage},
@@ -6,23 +6,23 @@ use operator_api::{
 
 use crate::cluster::facts::{authentication, network, tls, view::View};
 
-/// What a cluster asks of those who connect.
+/// What a cluster requires of those who connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Doors {
-    /// Nodes have to show a certificate.
+    /// Nodes must present a certificate.
     pub node_certificates: bool,
-    /// Users are asked for; also for joining.
+    /// Users are required, also for joining.
     pub users: bool,
-    /// Callers without a user may read or write data.
+    /// Clients without a user may read or write data.
     pub anonymous: bool,
-    /// Clients have to show a certificate.
+    /// Clients must present a certificate.
     pub client_certificates: bool,
-    /// Clients can speak TLS.
+    /// Clients can use TLS.
     pub client_tls: bool,
 }
 
 impl Doors {
-    /// What the spec aims at.
+    /// What the spec requires.
     fn wanted(view: &View<'_>) -> Self {
         let tls = tls::resolved(view);
         Self {
@@ -34,7 +34,7 @@ impl Doors {
         }
     }
 
-    /// What the pods do now: a move is done only when its last stage is.
+    /// What the pods require now: a move to TLS counts only once its last stage is reached.
     fn present(view: &View<'_>) -> Self {
         let tls = tls::resolved(view);
         Self {
@@ -50,12 +50,12 @@ impl Doors {
         self.client_tls && !self.may_query()
     }
 
-    /// May everybody who reaches the port use SQL?
+    /// May everyone who reaches the port use SQL?
     fn may_query(self) -> bool {
         (!self.users || self.anonymous) && !self.client_certificates
     }
 
-    /// Which door is open; None: all are closed.
+    /// Which access is open without credentials: reason and text; None if there is none.
     fn open(self, exposed: &[(&str, ServiceKind)]) -> Option<(&'static str, String)> {
         let services: Vec<String> = exposed.iter().map(|one| describe(*one)).collect();
         let joins = !self.node_certificates && !self.users;
@@ -92,7 +92,7 @@ impl Doors {
         }
     }
 
-    /// What is closed, and how.
+    /// How access is protected, as text.
     fn closed(self) -> String {
         let joining = match (self.node_certificates, self.users) {
             (true, _) => "nodes join by certificate",
@@ -111,7 +111,7 @@ impl Doors {
     }
 }
 
-/// Does the spec let callers without a user read or write data?
+/// Does the spec let clients without a user read or write data?
 fn reaches_data(view: &View<'_>) -> bool {
     let given = authentication::anonymous(view);
     given.iter().any(|permission| {
@@ -129,7 +129,7 @@ fn describe((field, kind): (&str, ServiceKind)) -> String {
 /// How to close what is open.
 const REMEDY: &str = "set tls.nodes.mode and authentication.mode to Required without anonymousPermissions for data, and tls.clients.mode to Optional or Required; pods are replaced one at a time";
 
-/// The condition: is a door open, which one, and what to do.
+/// The condition: whether access without credentials is open, which, and what to do.
 pub fn condition(view: &View<'_>) -> (bool, &'static str, String) {
     let exposed = network::exposed(view.spec);
     let (present, wanted) = (Doors::present(view), Doors::wanted(view));
@@ -152,8 +152,8 @@ pub fn condition(view: &View<'_>) -> (bool, &'static str, String) {
     }
 }
 
-/// Services that are open to the outside although the spec asks for no users or no TLS. Those that a cluster
-/// had before this was refused are left to the condition.
+/// Services that are reachable from outside although the spec requires no users or no TLS. Those of clusters
+/// from before this was refused are only reported by the condition.
 pub fn mistakes(view: &View<'_>) -> Vec<String> {
     let exposed = network::exposed(view.spec);
     let tolerated = network::defaults(view).exposed_before;
@@ -167,12 +167,12 @@ pub fn mistakes(view: &View<'_>) -> Vec<String> {
     )]
 }
 
-/// Is a Service open to the outside that ought not to be?
+/// Is a Service reachable from outside that should not be?
 pub fn is_exposed(view: &View<'_>) -> bool {
     !network::exposed(view.spec).is_empty() && !Doors::wanted(view).may_be_exposed()
 }
 
-/// Advice: passwords that may be sent in clear text through a load balancer.
+/// Advice about passwords that may be sent in clear text through a load balancer.
 pub fn hint(view: &View<'_>) -> Option<String> {
     let exposed = network::exposed(view.spec);
     let optional = tls::resolved(view).clients.mode == TlsMode::Optional;

@@ -1,8 +1,8 @@
-//! Is an image of an older release refused before any pod is replaced?
+//! Whether an image of an older release is refused before any pod is replaced.
 //!
-//! What is known in advance: the releases that two tags name. An image without such a tag is not checked
-//! here. Whether a program reads the data is decided by the program itself: `rqlited prepare` refuses data in
-//! a newer format before the node starts (`NEWER_FORMAT`), and the update stops at this first pod.
+//! Compares the releases that the tags name; an image without such a tag is not checked here. The program
+//! itself decides whether it can read the data: `rqlited prepare` refuses data in a newer format before the
+//! node starts (`NEWER_FORMAT`), and the update stops at this first pod.
 use operator_api::names;
 
 use crate::cluster::facts::{
@@ -23,8 +23,8 @@ pub fn refused(view: &View<'_>, image: &str) -> Option<String> {
     let wanted = next.release()?;
     let present = now.release().or_else(|| newest_member(view))?;
     let older = now.name() == next.name() && wanted.line() < present.line();
-    // An update that has not been completed can always be taken back: as long as one member runs the older
-    // release, the cluster uses nothing that it does not know.
+    // An update that is not complete can always be undone: as long as one member runs the older release, the
+    // cluster uses only what that release supports.
     let good = view.status.last_good_target.as_ref();
     let unfinished = target.worked_at.is_none() && good.is_some_and(|t| t.image == image);
     let allowed = view

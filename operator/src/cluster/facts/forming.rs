@@ -1,5 +1,5 @@
-//! Has a new cluster certainly not formed yet? As long as that is certain, nothing can be lost by changing
-//! with how many voters it forms, or by recreating its pods.
+//! Whether a new cluster has certainly not formed yet. While that is certain, the number of voters with which
+//! it forms can change and its pods can be recreated without losing data.
 use operator_api::{
     names,
     status::{OperationType, Pool},
@@ -11,8 +11,8 @@ use crate::cluster::facts::{
     view::{View, seconds_between},
 };
 
-/// A pod is placed within this time, its volume included, or the scheduler says why not; unless it is a wrong
-/// scheduler, which says nothing.
+/// Seconds within which a pod is placed, its volume included, or the scheduler says why not. A pod with the
+/// name of a scheduler that does not exist gets neither.
 const PLACING_SECONDS: u64 = 30;
 
 /// Why it cannot be excluded that the cluster has formed; None if that is certain. A node that forms a

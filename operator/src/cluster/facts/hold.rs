@@ -1,5 +1,5 @@
-//! Is the pods' template kept although the spec asks for another one? Then the reconcile plans with what is
-//! kept: with it the StatefulSets go on being applied, recreated and scaled.
+//! Whether the pod template is kept although the spec asks for another one. Then the reconcile uses the kept
+//! one: the StatefulSets are still applied, recreated and scaled with it.
 use operator_api::{cluster::Management, names, status::TemplateInputs};
 
 use crate::cluster::facts::{downgrade, hash, image, inputs, observation::Observation, view::View};
@@ -22,7 +22,8 @@ pub struct Hold {
     pub why: Why,
     /// The image.
     pub image: String,
-    /// What replaces the spec; None if it is not on record: then the StatefulSets are left as they are.
+    /// The parts of the spec to use instead; None if they are not recorded: then the StatefulSets are left
+    /// unchanged.
     pub inputs: Option<TemplateInputs>,
 }
 
@@ -31,7 +32,7 @@ pub fn roll_key(input_hash: &str, image: &str) -> String {
     format!("Update/{input_hash}/{image}")
 }
 
-/// What is kept, if anything. `view` has the spec as it is.
+/// Decides which template is kept, if any. `view` has the spec as the user wrote it.
 pub fn decide(view: &View<'_>) -> Option<Hold> {
     let target = view.target().filter(|_| view.is_formed())?;
     let asked = image::resolve(view).reference;
@@ -81,7 +82,7 @@ pub fn decide(view: &View<'_>) -> Option<Hold> {
     Some(keep(Why::Unapproved(key, text)))
 }
 
-/// The observation as it is planned with: what is kept takes the place of the spec's part.
+/// The observation for the plan, with the kept parts in the place of the spec's.
 pub fn applied(hold: &Hold, seen: &Observation) -> Option<Observation> {
     let inputs = hold.inputs.as_ref()?;
     let spec = inputs::restored(inputs, &seen.cluster.spec)?;

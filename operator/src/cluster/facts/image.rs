@@ -16,7 +16,7 @@ pub struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Takes an image apart.
+    /// Parses an image reference.
     pub fn of(image: &'a str) -> Self {
         let (name, digest) = match image.split_once('@') {
             Some((name, digest)) => (name, Some(digest)),
@@ -46,7 +46,7 @@ impl<'a> Parts<'a> {
         self.repository.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Has this image what a spec asks for?
+    /// Does this image match what a spec asks for?
     fn has(&self, asked: &Image) -> bool {
         let same = |wanted: &Option<String>, is: Option<&str>| {
             wanted.as_deref().is_none_or(|text| Some(text) == is)
@@ -82,7 +82,7 @@ fn requested(asked: &Image) -> String {
     text
 }
 
-/// The image that the spec asks for. What is on record stays, whatever the operator's default is.
+/// The image that the spec asks for. A recorded image stays, whatever the operator's default is.
 pub fn resolve(view: &View<'_>) -> ResolvedImage {
     let default = view.seen.operator.node_image.as_str();
     let asked = view.spec.image.clone().unwrap_or_default();
@@ -100,12 +100,13 @@ pub fn resolve(view: &View<'_>) -> ResolvedImage {
             return fresh(request.filter(|_| applies));
         }
         return ResolvedImage {
-            // A removed annotation can be set again.
+            // Once the annotation is removed, the same value can be requested again.
             update_request: known.update_request.clone().filter(|_| request.is_some()),
             ..known.clone()
         };
     }
-    // From before images were recorded, or the status was lost: what runs stays, if it is what the spec says.
+    // No image is recorded (an older operator, or a lost status): the running image stays, if it matches the
+    // spec.
     let set = view
         .seen
         .voters

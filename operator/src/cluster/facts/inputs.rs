@@ -11,12 +11,12 @@ use crate::cluster::facts::{authentication, beginning, hash::hash, tls, view::Vi
 /// The parts of the spec and the annotations that affect pods.
 pub fn of(view: &View<'_>) -> (RqliteClusterSpec, Option<String>) {
     let mut spec = view.spec.clone();
-    // What pods have of these follows from the record: see `tls::template_key` and
+    // What pods get of these depends on the recorded state: see `tls::template_key` and
     // `authentication::template_key`.
     spec.tls = None;
     spec.authentication = None;
     keep_policies(&RqliteClusterSpec::default(), &mut spec);
-    // Whether the spec names it or the status has it on record makes no difference to pods.
+    // For pods it makes no difference whether the spec or the status names it.
     spec.cluster_domain = Some(view.cluster_domain().to_owned());
     let restarted = view.annotation(names::RESTARTED_AT_ANNOTATION);
     (spec, restarted.map(str::to_owned))
@@ -76,14 +76,14 @@ fn keep_policies(from: &RqliteClusterSpec, into: &mut RqliteClusterSpec) {
     }
 }
 
-/// Hash of all inputs of a template: what the spec and the annotations say, and how far TLS is.
+/// Hash of all inputs of a template: the spec, the annotations, and the stage of TLS.
 pub fn template_hash(view: &View<'_>) -> String {
     let (spec, restarted) = of(view);
     hash_with(&spec, restarted.as_ref(), security_key(view).as_ref())
 }
 
-/// What the template has of TLS, of users and of the restore that a new cluster begins with, by what is on
-/// record; None: nothing. A rollback never brings it back.
+/// What the template has of TLS, of users and of the restore that a new cluster begins with, by the recorded
+/// state; None if nothing. A rollback never reverts it.
 fn security_key(view: &View<'_>) -> Option<String> {
     let keys = [
         tls::template_key(view),
@@ -129,8 +129,8 @@ pub fn spec_hash(view: &View<'_>) -> String {
     hash(&of(view).0)
 }
 
-/// Do two targets follow from the same inputs? Another version of the operator may know more fields of a spec
-/// and so hash the same inputs differently: then what is on record is hashed again.
+/// Do two targets follow from the same inputs? Another version of the operator may know more fields of the
+/// spec and so hash the same inputs differently; then the recorded inputs are hashed again.
 pub fn are_same(now: &Target, wanted: &Target) -> bool {
     let again = |inputs: &TemplateInputs| {
         let spec: RqliteClusterSpec = serde_json::from_value(inputs.spec.clone()).ok()?;

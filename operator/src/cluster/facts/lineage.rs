@@ -1,4 +1,4 @@
-//! Which lineage data belongs to: the one on record, a newer one that a person created by hand, or one that
+//! Which lineage data belongs to: the recorded one, a newer one that a person created by hand, or one that
 //! has ended.
 use node_contract::Lineage;
 
@@ -10,7 +10,7 @@ use crate::cluster::facts::{
 /// State that `rqlited prepare` reports for data of a lineage that has ended.
 pub const STALE: &str = "StaleLineage";
 
-/// Data of this cluster with a newer lineage than the one on record: pod name and lineage of each.
+/// Data of this cluster with a newer lineage than the recorded one: pod name and lineage of each.
 pub fn newer_lineages<'a>(view: &View<'a>) -> Vec<(&'a str, &'a Lineage)> {
     let Some(ours) = view.status.lineage.as_ref().map(Lineage::from) else {
         return Vec::new();
@@ -40,14 +40,13 @@ pub fn newer_lineages<'a>(view: &View<'a>) -> Vec<(&'a str, &'a Lineage)> {
         .collect()
 }
 
-/// Is this data of a lineage before the one on record, which no recovery's plan parks? Its node never votes
+/// Is this data of a lineage before the recorded one, which no recovery's plan parks? Its node never votes
 /// again.
 pub fn is_stale(report: &PrepareReport) -> bool {
     report.state == STALE
 }
 
-/// Does this node run in an ended lineage of this cluster, without seeing a leader there? Then nothing of it
-/// needs to be respected.
+/// Does this node run in an ended lineage of this cluster, without a leader in it? Then it can be ignored.
 pub fn has_ended(view: &View<'_>, node: &NodeStatus) -> bool {
     let ours = view.status.lineage.as_ref().map(Lineage::from);
     let (Some(theirs), Some(ours)) = (&node.lineage, ours) else {

@@ -1,5 +1,4 @@
-//! Who may use the HTTP API: what the spec says, and for what it leaves open, what was decided once for this
-//! cluster.
+//! Who may use the HTTP API: as the spec says, and otherwise as was decided once for this cluster.
 use std::collections::BTreeMap;
 
 use operator_api::{
@@ -25,8 +24,8 @@ pub fn exposed(spec: &RqliteClusterSpec) -> Vec<(&'static str, ServiceKind)> {
         .collect()
 }
 
-/// The defaults of a cluster that gets its identity now. One that already existed (its status was lost) keeps
-/// what its NetworkPolicy says.
+/// The defaults of a cluster that gets its identity now. One that existed before (its status was lost) keeps
+/// those of its NetworkPolicy.
 pub fn of_new(view: &View<'_>, existed: bool) -> NetworkDefaults {
     let clients = match (existed, view.seen.default_clients) {
         (true, Some(found)) => found,
@@ -40,8 +39,8 @@ pub fn of_new(view: &View<'_>, existed: bool) -> NetworkDefaults {
     }
 }
 
-/// What to record. `is_exposed`: is there a Service to the outside that would be refused today? One of before
-/// is tolerated as long as there is one.
+/// What to record. `is_exposed`: whether there is a Service to the outside that would be refused today. One
+/// from before is tolerated while it exists.
 pub fn recorded(
     view: &View<'_>,
     before: Option<NetworkDefaults>,
@@ -54,7 +53,7 @@ pub fn recorded(
     }
 }
 
-/// The defaults on record; for a cluster of before they were recorded, what it has.
+/// The recorded defaults; for a cluster from before they were recorded, those that it has.
 pub fn defaults(view: &View<'_>) -> NetworkDefaults {
     let recorded = view.status.network.clone();
     let exists = view.status.cluster_id.is_some();
@@ -71,7 +70,7 @@ pub fn clients(view: &View<'_>) -> ClientAccess {
         _ if !asked.client_from.is_empty() => ClientAccess::Listed,
         _ if !exposed(view.spec).is_empty() => ClientAccess::Everywhere,
         DefaultClients::Everywhere => ClientAccess::Everywhere,
-        // What a newer operator has decided is not known: closed.
+        // The value of a newer operator is unknown, so the strictest one applies.
         DefaultClients::Namespace | DefaultClients::Other(_) => ClientAccess::Namespace,
     };
     asked.clients.unwrap_or_else(default)

@@ -1,4 +1,4 @@
-//! What a newer operator has begun and this one does not know.
+//! Work that a newer operator has begun and this version does not know.
 use operator_api::RqliteClusterStatus;
 
 use crate::cluster::facts::view::View;
@@ -27,7 +27,7 @@ pub fn unknown_work(status: &RqliteClusterStatus) -> Option<String> {
         .then(|| format!("a recovery of mode {:?}", record.mode))
 }
 
-/// What to say of it.
+/// The text of the condition.
 pub fn explain(view: &View<'_>, work: &str) -> String {
     let version = view.status.operator_version.as_deref();
     let by = version.map_or(String::new(), |version| format!(" (version {version})"));

@@ -59,11 +59,11 @@ pub struct Observation {
     /// The RqliteRestore objects that name this cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restores: Vec<RqliteRestore>,
-    /// Where the data of a new cluster is to come from, where the spec names another object.
+    /// The object that `spec.bootstrap.restore` refers to, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_source: Option<RestoreSource>,
-    /// What the leader said of restores in place, by the id of the request. Kept in memory between
-    /// reconciles, and asked for again while one is open.
+    /// What the leader reported about restores in place, by the id of the request. Kept in memory between
+    /// reconciles, and requested again while one is open.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub restore_states: BTreeMap<String, RestoreState>,
     /// What querying each pod's node returned, by pod name.
@@ -88,8 +88,8 @@ pub struct Observation {
     /// What the API server refused in the last reconcile, and why: a person has to change something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
-    /// Objects that have the name of one of this cluster's and do not belong to it. Kept in memory between
-    /// reconciles.
+    /// Objects that have the name of one of this cluster's objects and do not belong to it. Kept in memory
+    /// between reconciles.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub taken: Vec<TakenName>,
     /// What Kubernetes reports as keeping pods and volumes from starting.
@@ -98,16 +98,16 @@ pub struct Observation {
     /// Recent changes by others to the operator's objects. Kept in memory between reconciles.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edits: Vec<Edit>,
-    /// The leader as last confirmed. Kept in memory between reconciles: a calm cluster's status is not
-    /// written.
+    /// The leader as last confirmed. Kept in memory between reconciles, because the status of a cluster
+    /// without changes is not written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader_seen: Option<LeaderSeen>,
-    /// The Secrets that the cluster has and those that its spec names, by name: only those that exist. What
-    /// is in them is in no stored observation.
+    /// The Secrets that the cluster has and those that its spec names, by name, if they exist. A stored
+    /// observation omits their contents.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, ObservedSecret>,
-    /// What cert-manager says of each certificate that it has not issued, by the name of the Secret that the
-    /// certificate is for.
+    /// What cert-manager reports about each certificate that it has not issued, by the name of the Secret
+    /// that the certificate is for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub issued: BTreeMap<String, String>,
 }
@@ -172,7 +172,7 @@ pub struct OperatorFacts {
     pub installation: String,
     /// Its version.
     pub version: String,
-    /// Image of the nodes, where the cluster's spec names none.
+    /// Default image of the nodes.
     pub node_image: String,
     /// The namespace in which it runs; its pods may use the nodes' HTTP API.
     pub namespace: String,
@@ -181,7 +181,7 @@ pub struct OperatorFacts {
     pub platform: Platform,
 }
 
-/// What the operator has found out about the Kubernetes cluster when it started.
+/// What the operator found out about the Kubernetes cluster when it started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Platform {
@@ -219,7 +219,7 @@ pub struct ObservedSet {
     /// Value of the owner label in its pod template; None for a template from before that label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner_label: Option<String>,
-    /// The number of replicas that the operator set last; None if that was before it was noted.
+    /// The number of replicas that the operator set last; None from before it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas_set: Option<i32>,
     /// The ServiceAccount of its pod template.
@@ -509,7 +509,7 @@ pub struct ConfigMember {
 pub struct Blocker {
     /// What it is.
     pub kind: BlockerKind,
-    /// The object that cannot go on: a StatefulSet, a claim or a pod.
+    /// The object that is blocked: a StatefulSet, a claim or a pod.
     pub object: String,
     /// Kubernetes' message; for some kinds the name that is missing.
     pub message: String,

@@ -1,12 +1,12 @@
-//! Which pods are a cluster's own. A label is not enough: copies of pods, and pods of anything that is called
-//! alike, carry the same labels. Own pods are those that the cluster's StatefulSets made, by uid.
+//! Which pods are a cluster's own. A label is not enough: copies of pods, and pods of other things with the
+//! same name, carry the same labels. Own pods are those that the cluster's StatefulSets created, by uid.
 use operator_api::{RqliteClusterStatus, names};
 
 /// Seconds for which a pod of unknown origin is not reported: the watches of pods and StatefulSets are not
 /// synchronized, and a StatefulSet adopts a pod shortly after it was made.
 const GRACE_SECONDS: i64 = 10;
 
-/// What tells a pod's origin.
+/// What identifies a pod's origin.
 #[derive(Clone, Copy, Debug)]
 pub struct PodIdentity<'a> {
     /// Its name.
@@ -37,24 +37,24 @@ pub struct KnownSet {
     pub name: String,
     /// Its uid.
     pub uid: String,
-    /// Is it owned by this very cluster, by uid?
+    /// Is it owned by this cluster, by uid?
     pub is_own: bool,
     /// Has its deletion begun?
     pub is_deleting: bool,
 }
 
-/// Whose a pod is.
+/// Whether a pod is the cluster's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
     /// The cluster's own.
     Own,
     /// Not known yet: it does not count, and is not reported.
     Unclear,
-    /// Somebody else's: it does not count, and is reported.
+    /// Not the cluster's: it does not count, and is reported.
     Stray,
 }
 
-/// Determines whose a pod with the cluster's label is. A pod that is on record by its uid remains the
+/// Determines whether a pod with the cluster's label is its own. A pod whose uid is recorded stays the
 /// cluster's while its StatefulSet is recreated around it.
 pub fn of_pod(
     pod: &PodIdentity<'_>,
@@ -75,8 +75,8 @@ pub fn of_pod(
                 Some(known) if known.is_own => Ownership::Own,
                 Some(_) => Ownership::Stray,
                 None if on_record => Ownership::Own,
-                // Of a StatefulSet that is not known yet, or was deleted: then the garbage collector
-                // takes it.
+                // Its StatefulSet is not in the cache yet, or was deleted: then the garbage collector deletes
+                // the pod.
                 None => Ownership::Unclear,
             }
         }

@@ -1,6 +1,6 @@
-//! Whose an object is that has the name of one of a cluster's. Labels are no proof: anybody can set or copy
-//! them. An object belongs to the cluster whose uid its controller reference has, or to the one that a person
-//! offers it to.
+//! Whether an object with the name of one of the cluster's objects belongs to the cluster. Labels are no
+//! proof, because anyone can set or copy them: an object belongs to the cluster whose uid its controller
+//! reference has, or to the one that a person offers it to by an annotation.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use operator_api::{GROUP, RqliteCluster, VERSION, names};
 
@@ -12,14 +12,14 @@ pub const REASON: &str = "NameTaken";
 /// Kind of the clusters, in references to owners.
 const KIND: &str = "RqliteCluster";
 
-/// Whose an object is.
+/// To whom an object belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Belonging {
     /// This cluster's: its controller reference has the cluster's uid.
     Ours,
     /// A person offers it to this cluster.
     Offered,
-    /// Somebody else's: it is not touched.
+    /// Not this cluster's: it is never changed.
     Other {
         /// Kind and name of its controller, if it has one.
         owner: Option<String>,
@@ -52,14 +52,14 @@ pub fn is_ours(object: &ObjectMeta, uid: &str) -> bool {
     controller(object).is_some_and(|owner| owner.uid == uid && !uid.is_empty())
 }
 
-/// A cluster of this name, but not the one with this uid: at most one cluster has the name at a time, so it
-/// is gone.
+/// Whether the owner is a cluster of this name with another uid. Only one cluster can have the name at a
+/// time, so that one no longer exists.
 fn is_former(owner: &OwnerReference, cluster: &str, uid: &str) -> bool {
     let group = owner.api_version.split('/').next();
     group == Some(GROUP) && owner.kind == KIND && owner.name == cluster && owner.uid != uid
 }
 
-/// Whose an object is, seen by the cluster of this name and uid.
+/// To whom an object belongs, for the cluster of this name and uid.
 pub fn belonging(object: &ObjectMeta, cluster: &str, uid: &str) -> Belonging {
     if is_ours(object, uid) {
         return Belonging::Ours;
@@ -88,13 +88,13 @@ pub fn adopted_owners(object: &ObjectMeta, cluster: &RqliteCluster) -> Vec<Owner
     all
 }
 
-/// Do pods need this object? Without it no pod is created, rather than run under somebody else's account,
-/// read somebody else's files, or be open to everybody.
+/// Do pods need this object? Without it no pod is created: otherwise pods would run under another owner's
+/// account, read its files, or be reachable without a NetworkPolicy.
 pub fn is_needed_by_pods(cluster: &str, kind: &str, name: &str) -> bool {
     match kind {
         "ServiceAccount" | "ConfigMap" | "NetworkPolicy" => true,
         "Service" => name == names::headless(cluster),
-        // Those that pods mount; how applications connect is in others.
+        // The Secrets that pods mount, not those for applications.
         "Secret" => {
             let mounted = [
                 names::node_tls_secret(cluster),
@@ -107,7 +107,7 @@ pub fn is_needed_by_pods(cluster: &str, kind: &str, name: &str) -> bool {
     }
 }
 
-/// The names that somebody else has, whose objects they are, and what to do.
+/// The text about names that other objects have: whose they are, and what to do.
 pub fn describe(cluster: &RqliteCluster, taken: &[TakenName]) -> String {
     let namespace = cluster.metadata.namespace.as_deref();
     let cluster = cluster.metadata.name.as_deref().unwrap_or_default();
@@ -130,7 +130,7 @@ pub fn describe(cluster: &RqliteCluster, taken: &[TakenName]) -> String {
     let wait = if taken.iter().all(|one| one.former) {
         "Kubernetes' garbage collector deletes it; if it does not, delete it"
     } else if taken.iter().any(|one| one.owner.is_some() && !one.former) {
-        // Deleting what another controller needs would harm that one.
+        // Deleting it would harm the controller that needs it.
         "Give this RqliteCluster another name, unless that object may go"
     } else {
         "Delete it, or give this RqliteCluster another name"

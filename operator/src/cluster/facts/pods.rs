@@ -6,11 +6,11 @@ use operator_api::{
 
 use crate::cluster::facts::{observation::ProbeResult, quorum::member_state, view::View};
 
-/// Pods that the voters' StatefulSet needs: those of the target, and all up to the last member that may come
-/// back. A member without a vote counts too: it may have the newest data that is left. If somebody raised the
-/// StatefulSet and lowered it again before the new members were in the target, only the nodes know them:
-/// voters in any node's committed configuration count as long as they have a claim. For a member whose claim
-/// is not known, its pod shows what data there is.
+/// Number of pods that the voters' StatefulSet needs: those of the target, and all up to the last member that
+/// may come back. A member without a vote counts too, because it may have the newest data that is left. If a
+/// person raised the StatefulSet and lowered it again before the new members were in the target, only the
+/// nodes know them: voters in any node's committed configuration count as long as they have a claim. If a
+/// member's claim is not known, its pod shows what data there is.
 pub fn pods_of_members(view: &View<'_>) -> i32 {
     let set = view.set_name(Pool::Voter);
     let confirmed = view.status.members.iter().filter(|member| {
@@ -35,8 +35,8 @@ pub fn pods_of_members(view: &View<'_>) -> i32 {
     ordinals.map(|ordinal| ordinal + 1).fold(target, i32::max)
 }
 
-/// Pods that the read replicas' StatefulSet needs for those of them that vote. After a recovery from a read
-/// replica that one votes until the voters are back.
+/// Number of pods that the read replicas' StatefulSet needs for those of them that vote: after a recovery
+/// from a read replica, that one votes until the voters are back.
 pub fn readers_with_a_vote(view: &View<'_>) -> i32 {
     let set = view.set_name(Pool::Read);
     let now = view.config().iter().filter(|m| m.voter);

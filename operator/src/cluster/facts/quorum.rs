@@ -1,5 +1,5 @@
 //! Without a leader: may a quorum come back, or is it lost for good? Only positive evidence counts as loss; a
-//! member of which nothing is known may come back.
+//! member about which nothing is known may come back.
 use operator_api::status::{AVAILABLE, Member, MemberState, Pool, Role};
 
 use crate::cluster::facts::{
@@ -106,7 +106,7 @@ pub fn is_disk_needed(view: &View<'_>, pod: &ObservedPod) -> bool {
     ephemeral && holds && others.filter(|name| *name != pod.name).count() < needed
 }
 
-/// Why a member that does not answer is lost for good: its claim, its volume or its data. Nothing else is
+/// Why a member that does not respond is lost for good: its claim, its volume or its data. Nothing else is
 /// evidence, however long it lasts.
 fn lost(view: &View<'_>, member: &Member) -> Option<String> {
     let claim = view.claim(&member.name);
@@ -239,8 +239,8 @@ impl Assessment<'_> {
         ages.sort_unstable_by(|a, b| b.cmp(a));
         let decisive = self.voters.len() - self.needed();
         let evident = ages.get(decisive).copied().unwrap_or(0);
-        // For how long no leader has been seen is what the condition says: it changes with the first
-        // reconcile that finds none.
+        // The condition shows since when there is no leader: it changes with the first reconcile that finds
+        // none.
         let available = view.status.condition(AVAILABLE);
         let leaderless = available.filter(|c| c.status == "False");
         evident.min(since(leaderless.map(|c| &c.last_transition_time)))
@@ -317,14 +317,14 @@ pub fn classify_outage(view: &View<'_>) -> Outage {
     ))
 }
 
-/// Is a loss that has been evident for so long reported as a lost quorum?
+/// Is a loss that has been evident for this many seconds reported as a lost quorum?
 pub fn is_loss_reported(view: &View<'_>, seconds: u64) -> bool {
     let policy = view.spec.quorum_recovery.clone().unwrap_or_default();
     let patience = policy.detect_after.duration().map_or(300, |d| d.as_secs());
     seconds >= patience
 }
 
-/// The reason of conditions and events for a loss that has been evident for so long: the same everywhere.
+/// The reason of conditions and events for a loss that has been evident for this many seconds.
 pub fn loss_reason(view: &View<'_>, seconds: u64) -> &'static str {
     if is_loss_reported(view, seconds) {
         "QuorumLost"
@@ -389,7 +389,7 @@ pub fn recovery_instructions(view: &View<'_>) -> String {
     )
 }
 
-/// Highest commit index that the status, this process or a node of this lineage knows.
+/// Highest commit index that is known from the status, this process's memory or a node of this lineage.
 pub fn highest_commit_index(view: &View<'_>) -> i64 {
     let nodes = view.seen.nodes.keys().filter_map(|n| view.node(n));
     let ours = nodes.filter(|n| view.is_ours(n));
@@ -400,7 +400,7 @@ pub fn highest_commit_index(view: &View<'_>) -> i64 {
     view.status.commit_index.unwrap_or(0).max(known)
 }
 
-/// What was committed after the leader was last seen is known to nobody but the nodes.
+/// Text about entries committed after the leader was last seen: only the nodes know how many there are.
 fn since_last_seen(view: &View<'_>) -> String {
     let seen = view.leader_seen().map(|seen| seen.at);
     let seen = seen.or_else(|| view.status.last_leader_seen.clone());

@@ -1,5 +1,5 @@
-//! The Secrets of a cluster, as plain values: which are looked at, whose they are, and what is in them. Their
-//! contents are never shown, stored or compared by anybody but this process.
+//! The Secrets of a cluster, as plain values: which are read, to whom they belong, and their contents. The
+//! contents are never printed or stored.
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -46,7 +46,7 @@ impl SecretBytes {
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Is there nothing?
+    /// Is it empty?
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -58,7 +58,7 @@ impl fmt::Debug for SecretBytes {
     }
 }
 
-/// The keys of a Secret without what is in them.
+/// Serializes the keys of a Secret without their values.
 mod keys_only {
     use std::collections::BTreeMap;
 
@@ -83,7 +83,7 @@ mod keys_only {
     }
 }
 
-/// Whose a Secret is.
+/// To whom a Secret belongs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum SecretOwner {
@@ -91,7 +91,7 @@ pub enum SecretOwner {
     Ours,
     /// A person offers it to this cluster.
     Offered,
-    /// Somebody else's: it is not touched. What is in it is kept only if the spec names it.
+    /// Not this cluster's: it is never changed. Its contents are kept only if the spec names it.
     Other {
         /// Kind and name of its controller, if it has one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,9 +113,9 @@ pub struct ObservedSecret {
     /// Its type.
     #[serde(default)]
     pub secret_type: String,
-    /// Whose it is.
+    /// To whom it belongs.
     pub owner: SecretOwner,
-    /// Can it not be changed, only deleted?
+    /// Is it immutable, so that it can only be deleted?
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub immutable: bool,
     /// Has its deletion begun?
@@ -127,10 +127,10 @@ pub struct ObservedSecret {
     /// Those of its annotations that are the operator's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// When the operator last changed what is in it.
+    /// When the operator last changed its contents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_at: Option<Time>,
-    /// What is in it; of somebody else's Secret only if the spec names it.
+    /// Its contents; of a Secret that is not the cluster's only if the spec names it.
     #[serde(default, with = "keys_only", rename = "keys")]
     pub data: BTreeMap<String, SecretBytes>,
 }
@@ -147,12 +147,12 @@ impl ObservedSecret {
     }
 }
 
-/// The Secrets to look at.
+/// Names of the Secrets to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretNames {
     /// Names of the cluster's own.
     pub own: BTreeSet<String>,
-    /// Names of those that the spec names; a person keeps them.
+    /// Names of those that the spec names and a person maintains.
     pub given: BTreeSet<String>,
 }
 
@@ -163,7 +163,7 @@ impl SecretNames {
     }
 }
 
-/// The Secrets to look at: those that the cluster has or is to have, and those that its spec names. None of a
+/// The Secrets to read: those that the cluster has or will have, and those that its spec names. Empty for a
 /// cluster that uses no Secrets.
 pub fn names(cluster: &RqliteCluster) -> SecretNames {
     let name = cluster.metadata.name.as_deref().unwrap_or_default();
@@ -193,7 +193,7 @@ fn uses_secrets(cluster: &RqliteCluster) -> bool {
     has_certificates(cluster)
 }
 
-/// Has the cluster certificates, or is it to have some? A new one gets them by default.
+/// Has the cluster certificates, or will it get some? A new one does by default.
 fn has_certificates(cluster: &RqliteCluster) -> bool {
     let status = cluster.status.as_ref();
     if status.is_none_or(|status| status.cluster_id.is_none()) || cluster.spec.tls.is_some() {

@@ -1,8 +1,8 @@
-//! Stages of a move to TLS: which nodes understand each other, what comes next, and how far a pod is.
+//! Stages of a move to TLS: which nodes can communicate, which stage is next, and at which one a pod is.
 use operator_api::status::{TlsMode, TlsStage};
 use serde::{Deserialize, Serialize};
 
-/// TLS of a pod, from its command line: what it speaks, whatever the spec says by now.
+/// TLS of a pod by its command line, which may differ from the present spec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodTls {
@@ -52,7 +52,7 @@ impl PodTls {
     }
 }
 
-/// Stages in the order in which a cluster moves to TLS; those of a newer operator are at no place.
+/// Stages in the order in which a cluster moves to TLS. A stage of a newer operator is not in it.
 pub const ORDER: [TlsStage; 4] = [
     TlsStage::Plain,
     TlsStage::Accept,
@@ -64,7 +64,7 @@ fn place(stage: TlsStage) -> Option<usize> {
     ORDER.iter().position(|one| *one == stage)
 }
 
-/// Can nodes of these stages speak with each other, in both directions? Those of neighbouring stages can.
+/// Can nodes of these stages communicate in both directions? Those of the same or of neighbouring stages can.
 pub fn can_speak(one: TlsStage, other: TlsStage) -> bool {
     match (place(one), place(other)) {
         (Some(one), Some(other)) => one.abs_diff(other) <= 1,

@@ -1,4 +1,4 @@
-//! What a cluster's TLS is to be: modes, stages, names, and how far its pods are.
+//! The TLS that a cluster should have: modes, stages, names, and the stages of its pods.
 use crate::cluster::facts::{
     addresses::pod_domain,
     stages::{PodTls, goal},
@@ -20,7 +20,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// As it is called in the spec.
+    /// Its name in the spec.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nodes => "tls.nodes",
@@ -62,7 +62,7 @@ pub fn source<'a>(view: &View<'a>, side: Side) -> Option<&'a CertificateSource> 
     }
 }
 
-/// Must clients show a certificate?
+/// Must clients present a certificate?
 pub fn asks_clients(view: &View<'_>) -> bool {
     let tls = view.spec.tls.as_ref();
     let clients = tls.and_then(|tls| tls.clients.as_ref());
@@ -89,8 +89,8 @@ fn given(view: &View<'_>) -> (Option<TlsMode>, Option<TlsMode>) {
     )
 }
 
-/// TLS as it is on record, with the modes that are aimed at. What neither the spec nor the record says is
-/// decided here, once: a new cluster gets the secure defaults, one that exists stays as it is.
+/// The recorded TLS, with the modes to reach. What neither the spec nor the record says is decided here,
+/// once: a new cluster gets the secure defaults, an existing one stays as it is.
 pub fn resolved(view: &View<'_>) -> TlsStatus {
     let (nodes, clients) = given(view);
     if let Some(mut known) = view.status.tls.clone() {
@@ -100,7 +100,7 @@ pub fn resolved(view: &View<'_>) -> TlsStatus {
     }
     let is_new = view.status.cluster_id.is_none();
     let mut tls = TlsStatus::default();
-    // A status can be lost, and the cluster go on: then its pods say what it speaks.
+    // If the status was lost while the cluster kept running, its pods show the stage.
     let running = view.set(Pool::Voter).map(|set| set.tls);
     if let Some(running) = running.filter(|_| is_new) {
         tls.nodes.stage = running.nodes;
@@ -119,7 +119,7 @@ pub fn resolved(view: &View<'_>) -> TlsStatus {
     tls.nodes.mode = nodes.unwrap_or(default(TlsMode::Required));
     tls.clients.mode = clients.unwrap_or(default(TlsMode::Optional));
     if is_new {
-        // All pods begin with the same.
+        // A new cluster starts at the goal: all its pods begin with the same stage.
         tls.nodes.stage = goal(tls.nodes.mode);
         tls.clients.stage = goal(tls.clients.mode);
         let given = source(view, Side::Nodes).is_some_and(|source| source.secret_name.is_some());
@@ -137,7 +137,7 @@ pub fn is_on(view: &View<'_>, tls: &TlsStatus, side: Side) -> bool {
         || pods.any(|pod| side.of_pod(pod.tls) != TlsStage::Plain)
 }
 
-/// What the pods' template has of TLS; None: nothing.
+/// Identifies TLS in the pod template; None without TLS.
 pub fn template_key(view: &View<'_>) -> Option<String> {
     let tls = resolved(view);
     let plain = TlsStage::Plain;

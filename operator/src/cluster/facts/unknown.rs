@@ -1,5 +1,5 @@
-//! Entries of the configuration that belong to no pod of the cluster: nodes that others have joined. They
-//! count in every quorum, and nothing may be expected of them: they may vanish or refuse their vote.
+//! Members of the configuration that belong to no pod of the cluster: nodes that others have joined. They
+//! count in every quorum, but cannot be relied on: they may vanish or refuse their vote.
 use operator_api::{names, status::Pool};
 
 use crate::cluster::facts::{
@@ -13,7 +13,7 @@ const REACHED_SECONDS: u64 = 2;
 /// An unknown member that leads, and the pod of a member that follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownLeader<'a> {
-    /// Pod through which the leader can be asked to go.
+    /// Pod through which a leadership transfer can be requested from the leader.
     pub contact: &'a str,
     /// The leader.
     pub member: &'a ConfigMember,
@@ -106,8 +106,8 @@ impl<'a> View<'a> {
         self.status.unknown_members.iter().any(|m| m.name == name)
     }
 
-    /// Do enough voters follow this leader, if `agree` is the number of those that answer? Unknown voters do
-    /// not answer the operator: those that the leader reaches count, but only besides a quorum of the others.
+    /// Do enough voters follow this leader, if `agree` of those that respond do? Unknown voters do not
+    /// respond to the operator: those that the leader reaches count, but only besides a quorum of the others.
     pub(super) fn agrees(&self, leader: &NodeStatus, agree: usize) -> bool {
         let voters: Vec<_> = leader.config.iter().filter(|m| m.voter).collect();
         if voters.is_empty() || agree >= quorum(voters.len()) {

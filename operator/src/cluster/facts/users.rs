@@ -1,4 +1,4 @@
-//! Who the users of a cluster are, and which Secrets follow from them.
+//! The users of a cluster, and the Secrets that they need.
 use std::collections::BTreeSet;
 
 use operator_api::{
@@ -31,7 +31,7 @@ pub fn connections(cluster: &RqliteCluster) -> Vec<UserStatus> {
     all
 }
 
-/// Are there Secrets with passwords?
+/// Does the cluster have Secrets with passwords?
 pub fn has_secrets(authentication: &AuthenticationStatus) -> bool {
     authentication.stage != AuthenticationStage::Off
 }

@@ -107,7 +107,7 @@ impl<'a> View<'a> {
             || leader.has_committed_in_term()
     }
 
-    /// Log index of the newest committed configuration on record.
+    /// Log index of the newest committed configuration that is recorded.
     pub fn known_configuration(&self) -> u64 {
         let known = self.status.configuration_index.unwrap_or(0);
         u64::try_from(known).unwrap_or(0)
@@ -157,7 +157,7 @@ impl<'a> View<'a> {
         self.seen.cluster.domain(found)
     }
 
-    /// What to remember of the leader: the confirmed one, or else the one of before.
+    /// What to keep in memory about the leader: of the confirmed one, or else what is there already.
     pub fn leader_seen(&self) -> Option<LeaderSeen> {
         let lineage = self.status.lineage.as_ref().map(|lineage| &lineage.id);
         let now = self.leader.and_then(|leader| {
