@@ -1,8 +1,8 @@
-//! With management Manual: holds back what a person has not approved, and proposes it.
+//! With management Manual: holds back changes that a person has not approved, and proposes them.
 //!
-//! One approval is one plan: all pods to one template, all voters to one number, one lost member. It ends
-//! when there is nothing of it left to do. Not held back: what is recorded or labelled, forming, a recovery
-//! that a person requested, a leadership transfer, and pods that are missing from the recorded number.
+//! One approval covers one plan: all pods to one template, all voters to one number, or one lost member. It
+//! ends when nothing of the plan is left to do. Never held back: records and labels, forming, a recovery that
+//! a person requested, a leadership transfer, and pods that are missing from the recorded number.
 use std::cell::{Cell, RefCell};
 
 use operator_api::{
@@ -27,9 +27,9 @@ const ID_CHARS: usize = 8;
 /// What one reconcile held back.
 pub struct Gate<'v, 'a> {
     view: &'v View<'a>,
-    /// Key and text of what comes first.
+    /// Key and text of the first change that was held back.
     proposal: RefCell<Option<(String, String)>>,
-    /// Was something of the approved plan let through?
+    /// Was a change of the approved plan admitted?
     advances: Cell<bool>,
 }
 
@@ -39,7 +39,7 @@ pub fn is_manual(view: &View<'_>) -> bool {
 }
 
 impl<'v, 'a> Gate<'v, 'a> {
-    /// A gate that has seen nothing yet, or only the template that is kept.
+    /// A gate that has held back nothing yet, or only the template that `hold` keeps.
     pub fn new(view: &'v View<'a>, hold: Option<&Hold>) -> Self {
         let first = hold.and_then(|hold| match &hold.why {
             Why::Unapproved(key, text) => Some((key.clone(), text.clone())),
@@ -52,7 +52,7 @@ impl<'v, 'a> Gate<'v, 'a> {
         }
     }
 
-    /// Lets a decision through, or notes it and returns `Continue`.
+    /// Admits a decision, or holds it back and returns `Continue`.
     pub fn admit(&self, decision: Decision) -> Decision {
         if !is_manual(self.view) || !self.view.is_formed() {
             return decision;
@@ -75,8 +75,8 @@ impl<'v, 'a> Gate<'v, 'a> {
         Decision::Continue
     }
 
-    /// The decision of the reconcile: an approval that has arrived is recorded, and what was held back is
-    /// waited for.
+    /// The decision of the reconcile: records an approval that has arrived, or waits for one of what was held
+    /// back.
     pub fn finish(&self, decision: Decision) -> Decision {
         if !is_manual(self.view) {
             return decision;
@@ -109,7 +109,7 @@ impl<'v, 'a> Gate<'v, 'a> {
         }
     }
 
-    /// Writes the proposal, and ends an approval of which nothing is left.
+    /// Writes the proposal into the status, and ends an approval whose plan is done.
     pub fn write(&self, decision: &Decision, next: &mut RqliteClusterStatus) {
         if !is_manual(self.view) {
             (next.proposed_plan, next.approved_plan) = (None, None);
@@ -136,8 +136,8 @@ impl<'v, 'a> Gate<'v, 'a> {
     }
 }
 
-/// Have the StatefulSets and their pods what is on record? Between the record of a new template and its
-/// arrival in the StatefulSet no decider has anything to do.
+/// Are the StatefulSets and their pods as recorded? Between the record of a new template and its arrival in
+/// the StatefulSet no decider has anything to do.
 fn is_settled(view: &View<'_>) -> bool {
     [Pool::Voter, Pool::Read].into_iter().all(|pool| {
         let wanted = view.target().and_then(|target| match pool {
@@ -150,7 +150,7 @@ fn is_settled(view: &View<'_>) -> bool {
     })
 }
 
-/// The plan that a new record belongs to; None if it needs no approval.
+/// Key of the plan that a new record belongs to; None if it needs no approval.
 fn key_of_record(view: &View<'_>, next: &RqliteClusterStatus) -> Option<String> {
     let now = view.operation().map(|o| o.id.as_str());
     if let Some(begun) = next
@@ -164,7 +164,7 @@ fn key_of_record(view: &View<'_>, next: &RqliteClusterStatus) -> Option<String> 
     let (old, new) = (view.target()?, next.target.as_ref()?);
     let changed = (&old.input_hash, &old.image, &old.template_hash)
         != (&new.input_hash, &new.image, &new.template_hash);
-    // What takes the pods back to a template that worked was a person's word already.
+    // A return to a template that worked was requested by a person already.
     let kept = next.rolled_back.is_some();
     (changed && !kept).then(|| roll_key(&new.input_hash, &new.image))
 }
@@ -173,7 +173,7 @@ fn key_of_operation(view: &View<'_>, operation: &Operation) -> Option<String> {
     let member = operation.member.as_deref().unwrap_or_default();
     let uid = operation.uid.as_deref().unwrap_or_default();
     match operation.kind {
-        // A recovery and a restore are a person's word already.
+        // A recovery and a restore were requested by a person already.
         OperationType::Bootstrap
         | OperationType::Recover
         | OperationType::Restore
@@ -189,7 +189,7 @@ fn key_of_operation(view: &View<'_>, operation: &Operation) -> Option<String> {
     }
 }
 
-/// A pod of an outdated template is part of the plan to replace all of these.
+/// Key of the plan for one pod: if its template is outdated, the plan to replace all such pods.
 fn pod_key(view: &View<'_>, name: &str) -> Option<String> {
     let (pod, target) = (view.pod(name)?, view.target()?);
     let hashes = [
@@ -203,7 +203,7 @@ fn pod_key(view: &View<'_>, name: &str) -> Option<String> {
     (!kept).then(|| roll_key(&target.input_hash, &target.image))
 }
 
-/// The plan that an action outside of an operation belongs to; None if it needs no approval.
+/// Key of the plan that an action outside of an operation belongs to; None if it needs no approval.
 fn key_of_action(view: &View<'_>, action: &Action) -> Option<String> {
     if view.operation().is_some() || is_rejoining(view) {
         return None;
@@ -232,7 +232,7 @@ fn key_of_action(view: &View<'_>, action: &Action) -> Option<String> {
     }
 }
 
-/// The end of a recovery that a person requested.
+/// Is this the end of a recovery that a person requested?
 fn is_rejoining(view: &View<'_>) -> bool {
     let record = view.status.recovery.as_ref();
     record.is_some_and(|record| record.phase == RecoveryPhase::Rejoining)

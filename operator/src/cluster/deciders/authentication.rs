@@ -1,5 +1,5 @@
-//! Moves a cluster to users and back, each by one rolling restart: while nodes with and without the
-//! credentials file are mixed, the file lets everybody do everything.
+//! Turns users on or off in a running cluster, each by one rolling restart. While nodes with and without the
+//! credentials file are mixed, the file permits everything to everyone.
 use operator_api::status::{AuthenticationGoal, AuthenticationStage, AuthenticationStatus};
 
 use crate::cluster::{
@@ -14,12 +14,12 @@ use crate::cluster::{
     },
 };
 
-/// Reason of a move that has to wait for a person.
+/// Reason of the condition while a person has to change something first.
 const REASON: &str = "AuthenticationPending";
-/// Reason of a password that the spec names and that cannot be used.
+/// Reason of the condition for a password that the spec names and that cannot be used.
 const UNUSABLE: &str = "PasswordUnusable";
 
-/// The next stage, if its time has come.
+/// Records the next stage, if the present one is complete.
 pub fn decide(view: &View<'_>) -> Decision {
     let now = resolved(view);
     if view.status.cluster_id.is_none() {

@@ -11,7 +11,7 @@ use crate::cluster::{
     },
 };
 
-/// Resolves the source, and again as long as an edited spec can be followed.
+/// Resolves the source; again after an edit of the spec, while it can still be followed.
 pub fn resolve(view: &View<'_>) -> Decision {
     let record = view.status.bootstrap_restore.as_ref();
     let by_recovery = record.is_some_and(|record| record.recovery.is_some());
@@ -32,7 +32,7 @@ pub fn resolve(view: &View<'_>) -> Decision {
             let resolved = serde_json::to_value(&*found).ok();
             let has = record.and_then(|record| record.resolved.clone());
             let changes = !same || has != resolved;
-            // A node that may have data already goes on with what it has.
+            // A node that may have data already continues with it.
             let fails = failure(view).is_some();
             let late = record.is_some() && !fails && forming::doubt(view).is_some();
             if !changes || late {
@@ -53,7 +53,7 @@ pub fn resolve(view: &View<'_>) -> Decision {
     }
 }
 
-/// The spec no longer asks for data: a cluster that has certainly not formed begins without.
+/// The spec no longer asks for data: a cluster that has certainly not formed starts without.
 fn forget(view: &View<'_>) -> Decision {
     if view.status.bootstrap_restore.is_none() || forming::doubt(view).is_some() {
         return Decision::Continue;

@@ -1,4 +1,4 @@
-//! A deletion that is held up by deletion protection, and a namespace that ends whatever is protected in it.
+//! Deletions that deletion protection blocks, and namespaces that are being deleted in spite of it.
 use crate::cluster::{action::Decision, deciders::deletion, facts::view::View};
 
 /// Reason: the object has a deletion timestamp, and protection keeps it.
@@ -8,7 +8,7 @@ pub const NAMESPACE_ENDS: &str = "NamespaceTerminating";
 /// Finalizers by which Kubernetes deletes the dependents of a deleted object first, or disowns them.
 const COLLECTOR_FINALIZERS: [&str; 2] = ["foregroundDeletion", "orphan"];
 
-/// Why a deletion that somebody wants is not carried out, and what to do.
+/// Why a requested deletion is not carried out, and what to do.
 pub fn explain(view: &View<'_>) -> Option<(&'static str, String)> {
     let metadata = &view.seen.cluster.metadata;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
@@ -44,7 +44,7 @@ pub fn collector_finalizers(view: &View<'_>) -> Vec<&'static str> {
     all.filter(|name| there.iter().any(|f| f == name)).collect()
 }
 
-/// In a namespace that is being deleted nothing can be created, and what is deleted stays so.
+/// Waits: in a namespace that is being deleted no object can be created, nor recreated after its deletion.
 pub fn namespace_ends(view: &View<'_>) -> Decision {
     if !view.seen.namespace_ends {
         return Decision::Continue;

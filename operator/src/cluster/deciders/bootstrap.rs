@@ -1,6 +1,6 @@
-//! Forms a new cluster, once. Until it has certainly formed, it follows its edited spec. Afterwards the
-//! state file no longer permits forming, and no decider ever permits it again, but a recovery from the
-//! archive where nothing else is left.
+//! Forms a new cluster, once. Until it has certainly formed, it follows edits of its spec. Afterwards the
+//! state file no longer permits forming, and no decider ever permits it again, except a recovery from the
+//! archive if nothing else is left.
 mod pods;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -108,8 +108,8 @@ fn formed(status: &mut RqliteClusterStatus, phase: FormingPhase, now: &Time) {
     }
 }
 
-/// Another number of voters before the cluster has formed: it forms with that one. Pods beyond it leave with
-/// whatever their nodes may have prepared: it is parked if they come back.
+/// Changes the number of voters with which the cluster forms, before it has formed. Pods beyond it are
+/// removed; if they come back, data that their nodes may have prepared is parked.
 pub fn correct(view: &View<'_>, wanted: &Target) -> Decision {
     let Some(target) = view.target().filter(|_| !view.is_formed()) else {
         return Decision::Continue;
@@ -186,8 +186,8 @@ pub fn forming(view: &View<'_>) -> Decision {
         Decision::Continue => {}
         remade => return remade,
     }
-    // If somebody lowered the StatefulSet: the cluster cannot form without these pods, nor without pods that
-    // somebody added and that are members by now.
+    // If a person changed the StatefulSet's replicas: the cluster can form neither without these pods, nor
+    // without added pods that are members by now.
     let pods = pods_of_members(view);
     if let Decision::Act(action, text) = grow_set(view, pods.max(target.replicas)) {
         return Decision::Act(action, text);
@@ -213,7 +213,7 @@ pub fn forming(view: &View<'_>) -> Decision {
     }
 }
 
-/// A restore takes as long as it takes; only its failure is one.
+/// A restore has no time limit; only a failure of it is reported.
 fn restoring(view: &View<'_>) -> Option<Decision> {
     let record = beginning::unfinished(view)?;
     let source = record.source.as_deref().unwrap_or_default();

@@ -1,10 +1,10 @@
-//! What the Secrets with certificates are to hold next: the cluster's own authority, and for nodes and
+//! Plans the contents of the Secrets with certificates: the cluster's own authority, and for nodes and
 //! clients one certificate each, with the authorities that are trusted beside it.
 //!
-//! A certificate of another authority takes the place of one in three steps, each once all nodes report the
-//! one before: both authorities are trusted, the certificate is exchanged, the former authority is trusted no
-//! more. Nodes read changed files by themselves, so that no step restarts one. Where a certificate is from
-//! (own authority, cert-manager, a given Secret) makes no difference: pods always mount the same Secrets.
+//! A certificate of another authority is introduced in three steps, each once all nodes report the one
+//! before: both authorities are trusted, the certificate is replaced, the former authority is no longer
+//! trusted. Nodes read changed files by themselves, so no step restarts one. The source of a certificate (own
+//! authority, cert-manager, a given Secret) makes no difference: pods always mount the same Secrets.
 use operator_api::{
     cluster::IssuerRef,
     names,
@@ -21,25 +21,25 @@ use crate::cluster::facts::{
     view::View,
 };
 
-/// What a Secret is to hold.
+/// The planned contents of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// This.
+    /// These contents.
     Given(Contents),
-    /// A new authority. `cross`: the present one signs it as well, so that whoever trusts that one trusts
-    /// the new one's certificates.
+    /// A new authority. `cross`: the present one cross-signs it, so that those who trust the present one
+    /// accept the new one's certificates.
     Authority {
         /// Is there a present one that can sign?
         cross: bool,
     },
     /// A new certificate of the cluster's own authority.
     Leaf {
-        /// Authorities that are trusted besides.
+        /// Further authorities to trust.
         trusted: Vec<Certificate>,
     },
 }
 
-/// Something that keeps certificates from being as they should be.
+/// A problem with certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Reason of the condition.
@@ -48,10 +48,10 @@ pub struct Problem {
     pub text: String,
 }
 
-/// What is to be done for one side.
+/// The plan for one side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SidePlan {
-    /// What its Secret is to hold; None: nothing can be put into it yet.
+    /// The planned contents of its Secret; None if there is nothing to put into it yet.
     pub next: Option<Next>,
     /// What is wrong.
     pub problem: Option<Problem>,
@@ -63,12 +63,12 @@ pub struct SidePlan {
     pub trusted: Vec<Certificate>,
 }
 
-/// What is to be done for all certificates of a cluster.
+/// The plan for all certificates of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificatePlan {
-    /// The authority; None: none is needed.
+    /// The own authority; None if none is needed.
     pub authority: Option<Next>,
-    /// The authority that there is.
+    /// The present own authority.
     pub present: Option<Certificate>,
     /// For nodes; None: without TLS.
     pub nodes: Option<SidePlan>,
@@ -92,12 +92,12 @@ impl CertificatePlan {
     }
 }
 
-/// A certificate to ask cert-manager for.
+/// A certificate to request from cert-manager.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Request {
     /// Name of the Certificate.
     pub name: String,
-    /// Name of the Secret that cert-manager makes.
+    /// Name of the Secret that cert-manager creates.
     pub secret: String,
     /// Who issues it.
     pub issuer: IssuerRef,
@@ -107,7 +107,7 @@ pub struct Request {
     pub names: Vec<String>,
 }
 
-/// What cert-manager is asked for.
+/// The certificates to request from cert-manager.
 pub fn requests(view: &View<'_>) -> Vec<Request> {
     let tls = resolved(view);
     let sides = [Side::Nodes, Side::Clients].into_iter();
@@ -126,7 +126,7 @@ pub fn requests(view: &View<'_>) -> Vec<Request> {
     all.collect()
 }
 
-/// Names of the Certificates that were asked for and are not wanted any more.
+/// Names of the Certificates that were requested and are no longer needed.
 pub fn unwanted_requests(view: &View<'_>) -> Vec<String> {
     let Some(known) = &view.status.tls else {
         return Vec::new();
@@ -196,7 +196,7 @@ fn authority(view: &View<'_>, tls: &TlsStatus) -> (Next, Option<Certificate>) {
 
 /// A certificate that a side may get next.
 enum Offer {
-    /// One of the cluster's own authority is to be made.
+    /// One to be issued by the cluster's own authority.
     Own,
     /// This one, with its intermediates and its key.
     Given(Pair, Contents),
@@ -213,7 +213,7 @@ fn plan_side(
     let there = there.filter(|(_, pair)| !is_unusable(view, side, pair));
     let mut plan = match offer(view, side) {
         Err(problem) => SidePlan {
-            // What is in use goes on being used.
+            // The present contents stay in use.
             next: there.as_ref().map(|(s, pair)| {
                 let trusted = known(tls, side, pair, &[]);
                 Next::Given(contents(s, &trusted))
@@ -245,12 +245,12 @@ fn is_unusable(view: &View<'_>, side: Side, pair: &Pair) -> bool {
         is_client(view, side),
         view.now(),
     );
-    // A replica more than the certificate has names for is no reason to give up those that work.
+    // More replicas than the certificate has names for: it still works for the others, so it is not replaced.
     !matches!(verdict, Ok(()) | Err(Fault::Name(_)))
 }
 
-/// Is the certificate shown to servers as well? Nodes show theirs to each other; where clients have to show
-/// one, the operator shows that of the HTTP port, which all nodes trust.
+/// Is the certificate also used as a client's? Nodes present theirs to each other; if clients must present
+/// one, the operator presents that of the HTTP port, which all nodes trust.
 fn is_client(view: &View<'_>, side: Side) -> bool {
     side == Side::Nodes || tls::asks_clients(view)
 }
@@ -327,8 +327,8 @@ fn not_issued(view: &View<'_>, side: Side) -> Problem {
     }
 }
 
-/// The trusted authorities of a Secret that are on record, and these. What somebody has added by hand is
-/// nobody's authority.
+/// The trusted authorities of a Secret that are recorded, and these. An authority that a person has added by
+/// hand is dropped.
 fn known(tls: &TlsStatus, side: Side, pair: &Pair, and: &[&Certificate]) -> Vec<Certificate> {
     let recorded = &side.of(tls).trusted;
     let mut all: Vec<Certificate> = pair
@@ -400,7 +400,7 @@ fn own_certificate(
         ..SidePlan::default()
     };
     let Some(authority) = authority else {
-        // What follows from the new one is decided when it is there.
+        // The next step is decided once the new authority exists.
         return kept(known(tls, side, pair, &[]), None);
     };
     let trusted = known(tls, side, pair, &[authority]);
@@ -436,7 +436,7 @@ fn own_certificate(
     retire(view, side, pair, trusted, &[authority], fits, kept)
 }
 
-/// The certificate is somebody else's: what they offer is copied.
+/// The plan for a side whose certificate is given or issued by cert-manager: it is copied.
 fn copied(
     view: &View<'_>,
     tls: &TlsStatus,
@@ -489,7 +489,7 @@ fn copied(
     retire(view, side, pair, trusted, &wanted, same, kept)
 }
 
-/// The last step: authorities of which no certificate is in use any more are not trusted any longer.
+/// The last step: stops trusting authorities of which no certificate is in use.
 fn retire(
     view: &View<'_>,
     side: Side,
@@ -509,8 +509,8 @@ fn retire(
     }
 }
 
-/// Names of pods whose nodes have TLS on this side and do not report what is asked for. A pod that has no
-/// machine or cannot run reads the files when it can.
+/// Names of pods whose nodes use TLS on this side and do not report the required files. A pod that has no
+/// machine or cannot run reads the files when it starts.
 fn lagging<'a>(
     view: &View<'a>,
     side: Side,
@@ -578,7 +578,7 @@ fn refused_by_nodes(view: &View<'_>, side: Side) -> Option<Problem> {
     })
 }
 
-/// A given certificate that nobody renews.
+/// Warns of a given certificate that expires soon and was not renewed.
 fn expiring(view: &View<'_>, side: Side, leaf: &Certificate) -> Option<Problem> {
     leaf.is_pressing(view.now()).then(|| Problem {
         reason: "CertificateExpiring",

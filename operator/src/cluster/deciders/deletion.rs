@@ -16,8 +16,8 @@ pub fn needs_finalizer(view: &View<'_>) -> bool {
     view.spec.deletion_protection || deletes_claims(view) || is_remade(view)
 }
 
-/// Is a StatefulSet being recreated around its pods, or do pods have no StatefulSet? Nothing else stops these
-/// pods: the garbage collector knows no owner of theirs.
+/// Is a StatefulSet being recreated around its pods, or do pods have no StatefulSet? Then the operator must
+/// delete these pods: they have no owner for the garbage collector.
 fn is_remade(view: &View<'_>) -> bool {
     let resizes = view.operating(OperationType::Resize).is_some();
     resizes || view.seen.pods.iter().any(|pod| pod.orphaned)
@@ -94,7 +94,7 @@ fn delete_claims(view: &View<'_>) -> Decision {
     }
 }
 
-/// What remains of a cluster whose claims were to be deleted.
+/// Text about what remains of a cluster whose claims were to be deleted.
 fn left_over(view: &View<'_>) -> String {
     match claims::left_over(view) {
         None => "everything is deleted".to_owned(),
@@ -105,8 +105,8 @@ fn left_over(view: &View<'_>) -> String {
     }
 }
 
-/// Does the release of the finalizer leave claims with the cluster's label behind, which its user may have
-/// expected to be deleted?
+/// Are there claims with the cluster's label that remain when the finalizer is removed, and that its user may
+/// have expected to be deleted?
 pub fn leaves_claims(view: &View<'_>) -> bool {
     deletes_claims(view) && claims::left_over(view).is_some()
 }

@@ -1,5 +1,5 @@
-//! A machine (Kubernetes Node) that is cordoned, or that an autoscaler or a provider is about to take away: a
-//! leader there gives its leadership away before its pod is evicted, and a voter is moved to another machine,
+//! Machines (Kubernetes Nodes) that are cordoned, or that an autoscaler or a provider is about to remove: a
+//! leader there transfers its leadership before its pod is evicted, and a voter is moved to another machine
 //! if its volume can follow. Moving is an update of that one pod (`rollout`), within the same limits.
 use operator_api::{
     cluster::AntiAffinity,
@@ -94,7 +94,7 @@ pub fn must_move(view: &View<'_>, pod: &ObservedPod) -> bool {
         && has_room(view)
 }
 
-/// Is there a machine that takes the pod?
+/// Is there a machine for the pod?
 fn has_room(view: &View<'_>) -> bool {
     let scheduling = view.spec.scheduling.clone().unwrap_or_default();
     let alone = scheduling.anti_affinity == Some(AntiAffinity::Required);

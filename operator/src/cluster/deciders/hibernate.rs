@@ -32,7 +32,7 @@ pub fn decide(view: &View<'_>) -> Decision {
     let kind = match (view.spec.hibernated, is_hibernating) {
         (true, false) => OperationType::Hibernate,
         (false, true) => OperationType::Resume,
-        // Somebody else has started pods: they are stopped in the usual order.
+        // A person has started pods: they are stopped in the usual order.
         (true, true) if is_awake(view) => OperationType::Hibernate,
         (true, true) => return Decision::Wait("hibernates".to_owned()),
         (false, false) => return Decision::Continue,
@@ -138,7 +138,7 @@ fn start(
     let Some(target) = view.target() else {
         return Decision::Continue;
     };
-    // Somebody may have added members that are not in the target yet.
+    // There may be members that are not in the target yet, if a person raised the StatefulSet.
     match grow_set(view, pods_of_members(view)) {
         Decision::Continue => {}
         decision => return decision,
@@ -176,7 +176,7 @@ fn start(
     Decision::Wait(text)
 }
 
-/// An autoscaler regards a scale of zero as switched off: one pod gives it something to scale.
+/// An autoscaler does nothing at a scale of zero, so it gets one pod to scale.
 fn wake_autoscaled(view: &View<'_>) -> Decision {
     match view.set(Pool::Read) {
         Some(set) if set.replicas == 0 && view.wanted_readers().is_none() => Decision::Act(

@@ -1,16 +1,16 @@
-//! Which installation of the operator manages a cluster: one, and all others leave it alone.
+//! Which installation of the operator manages a cluster. Exactly one does; the others do not change it.
 use operator_api::{RqliteCluster, names, status::ManagedBy};
 
 use crate::cluster::facts::observation::OperatorFacts;
 
-/// An installation whose Lease does not exist for this time, in seconds, is uninstalled. It is longer than a
-/// restart of the operator.
+/// Seconds without its Lease after which an installation counts as uninstalled. Longer than a restart of the
+/// operator.
 const GONE_SECONDS: u64 = 60;
-/// An installation whose Lease was not renewed for this time, in seconds, is broken. It is longer than
+/// Seconds without a renewal of its Lease after which an installation counts as failed. Longer than
 /// Kubernetes needs to replace a pod whose machine has failed.
 const SILENT_SECONDS: u64 = 600;
 
-/// What is known of the Lease of the installation that is on record.
+/// The state of the Lease of the recorded installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordedLease {
     /// It cannot be read.
@@ -38,10 +38,10 @@ pub fn class(cluster: &RqliteCluster) -> &str {
     class.unwrap_or(names::DEFAULT_CLASS)
 }
 
-/// The other installation of this class that is on record, whose Lease decides.
+/// The other installation of this class that the status records, whose Lease decides.
 pub fn recorded<'a>(cluster: &'a RqliteCluster, us: &OperatorFacts) -> Option<&'a str> {
     let recorded = cluster.status.as_ref()?.managed_by.as_ref()?;
-    // A person changed the class: the installation on record is to lose the cluster.
+    // A person changed the class, so the recorded installation must lose the cluster.
     let stays = recorded.operator_class == class(cluster);
     let other = stays && recorded.installation != us.installation;
     other.then_some(recorded.installation.as_str())

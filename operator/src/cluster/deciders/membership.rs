@@ -1,4 +1,4 @@
-//! Two checks of membership: a newer configuration than the one on record, and data of another cluster or
+//! Two checks of membership: a newer configuration than the recorded one, and data of another cluster or
 //! lineage.
 use operator_api::{
     names,
@@ -15,7 +15,7 @@ use crate::cluster::{
     },
 };
 
-/// Without a leader: records a committed configuration that is newer than the one on record, before any
+/// Without a leader: records a committed configuration that is newer than the recorded one, before any
 /// conclusion is drawn from that. The last change may have been committed, unobserved, just before the quorum
 /// was lost.
 pub fn adopt_configuration(view: &View<'_>) -> Decision {
@@ -57,7 +57,7 @@ fn member(view: &View<'_>, entry: &ConfigMember) -> Member {
         };
     }
     let reader = names::ordinal(&view.set_name(Pool::Read), &entry.name);
-    // Only a node that answers proves which claim its data is on.
+    // Only a node that responds proves which claim its data is on.
     let here = view.node(&entry.name);
     let here = here.is_some_and(|node| node.raft_id == entry.raft_id);
     let claim = view.claim(&entry.name).filter(|_| here);
@@ -86,7 +86,7 @@ pub fn foreign(view: &View<'_>) -> Decision {
     Decision::Blocked("ForeignData", text)
 }
 
-/// Describes a read replica whose volume belongs to another cluster or lineage. Everything else goes on.
+/// Describes a read replica whose volume belongs to another cluster or lineage. It blocks nothing else.
 pub fn foreign_reader(view: &View<'_>) -> Option<String> {
     let (pod, theirs) = find_foreign(view, Pool::Read)?;
     Some(format!(

@@ -1,4 +1,4 @@
-//! A cluster without pods whose names others have waits for them: it takes nothing over.
+//! A new cluster whose objects' names are taken by objects of others: it waits, and takes nothing over.
 use operator_api::{names, status::Pool};
 
 use crate::cluster::{
@@ -6,8 +6,8 @@ use crate::cluster::{
     facts::{ownership, view::View},
 };
 
-/// Waits while pods cannot be created because somebody else has one of the names. A cluster whose pods exist
-/// goes on; its conditions tell what is missing.
+/// Waits while pods cannot be created because an object that is not the cluster's has a name that they need.
+/// A cluster that has pods continues; its conditions report what is missing.
 pub fn decide(view: &View<'_>) -> Decision {
     let taken = &view.seen.taken;
     let voters = names::voters(view.name);

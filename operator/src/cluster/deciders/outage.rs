@@ -1,4 +1,4 @@
-//! What may happen without a leader.
+//! What the operator does without a leader.
 use crate::cluster::{
     action::Decision,
     deciders::{
@@ -23,7 +23,7 @@ pub fn outage(view: &View<'_>) -> Decision {
         ),
         Outage::Temporary(text) => Decision::Blocked("QuorumUnavailable", text),
     };
-    // Pods that somebody removed by lowering the StatefulSet come back with their volumes.
+    // Pods that a person removed by lowering the StatefulSet come back with their volumes.
     if let Decision::Act(action, text) = grow_set(view, pods_of_members(view)) {
         return Decision::Act(action, text);
     }

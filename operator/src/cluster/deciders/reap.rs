@@ -1,6 +1,7 @@
-//! Removes entries of the configuration that have no node. An entry beyond both pools goes once it has no
-//! pod. One that belongs to a pool, or an unknown reader that the spec keeps, goes only when the leader has
-//! not reached it for long, by the leader's own clock. Other unknown members are removed by `unknown`.
+//! Removes members of the configuration that have no node. A member beyond both pools is removed once it has
+//! no pod. One that belongs to a pool, or an unknown reader that the spec keeps, is removed only when the
+//! leader has not reached it for long, by the leader's own clock. Other unknown members are removed by
+//! `unknown`.
 use operator_api::{
     cluster::Reaping,
     names,
@@ -19,7 +20,7 @@ use crate::cluster::{
 /// Minimum seconds between the removals of two voters.
 const SPACING_SECONDS: u64 = 300;
 
-/// Removes one such entry, if the other voters remain a quorum without it.
+/// Removes one such member, if the other voters remain a quorum without it.
 pub fn start(view: &View<'_>) -> Decision {
     let Some(leader) = view.leader else {
         return Decision::Continue;
@@ -57,7 +58,7 @@ pub fn start(view: &View<'_>) -> Decision {
     Decision::Act(remove, text)
 }
 
-/// Why an entry should be removed.
+/// Why a member should be removed.
 fn removal_reason(view: &View<'_>, member: &ConfigMember) -> Option<String> {
     if view.pod(&member.name).is_some() {
         return lost_for_long(view, member);
@@ -65,7 +66,7 @@ fn removal_reason(view: &View<'_>, member: &ConfigMember) -> Option<String> {
     match is_beyond(view, &member.name) {
         Some(true) => Some("the spec does not ask for it, and it has no pod".to_owned()),
         Some(false) => lost_for_long(view, member),
-        // The name belongs to neither pool: only the time since its last contact tells.
+        // The name belongs to neither pool, so only the time since its last contact counts.
         None => unreachable_for(view, member)
             .map(|unreachable| format!("it belongs to no pool, and {unreachable}")),
     }

@@ -1,5 +1,5 @@
 //! A lineage that a person created by hand, for example with a `peers.json`: data of this cluster with a
-//! later epoch than the one on record. It is not adopted automatically, because two survivors may have been
+//! later epoch than the recorded one. It is not adopted automatically, because two survivors may have been
 //! recovered separately and only a person knows which of them counts. It is adopted once a person names it.
 use std::collections::BTreeSet;
 
@@ -22,8 +22,8 @@ fn annotation_value(lineage: &NodeLineage) -> String {
     format!("{}/{}", lineage.id, lineage.epoch)
 }
 
-/// Adopts a newer lineage if a person has named it; otherwise says what to type. A quorum of the lineage on
-/// record takes precedence over any other.
+/// Adopts a newer lineage if a person has named it; otherwise reports the command for that. A quorum of the
+/// recorded lineage takes precedence over any other.
 pub fn decide(view: &View<'_>) -> Decision {
     if view.operating(OperationType::Recover).is_some() {
         return Decision::Continue;
@@ -127,7 +127,7 @@ pub fn restart_ended_lineage(view: &View<'_>) -> Decision {
 fn accept(view: &View<'_>, lineage: &NodeLineage) -> Decision {
     let mut next = view.status.clone();
     next.lineage = Some(Lineage::of_node(lineage, Some(view.now().clone())));
-    // What was confirmed in the former lineage says nothing about this one.
+    // Members confirmed in the former lineage are not known to be in this one.
     next.members.clear();
     next.configuration_index = None;
     next.leader = None;

@@ -44,7 +44,7 @@ impl Loss<'_> {
     }
 }
 
-/// Evidence that a member is lost. A node that answers is never lost: if its disk was wiped, the leader
+/// Evidence that a member is lost. A node that responds is never lost: if its disk was wiped, the leader
 /// replaces its record when it joins.
 fn loss<'a>(view: &View<'a>, name: &str) -> Option<Loss<'a>> {
     if view.node(name).is_some() {

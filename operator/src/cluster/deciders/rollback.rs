@@ -1,4 +1,4 @@
-//! Takes the pods back to the last template that worked: at a person's word, by policy when an update
+//! Rolls the pods back to the last template that worked: on a person's request, by policy when an update
 //! stalls, or because the program of a new pod cannot read the data.
 use operator_api::{
     RqliteClusterStatus,
@@ -17,13 +17,13 @@ use crate::cluster::{
     },
 };
 
-/// Decides whether the present template is given up. `asked` has the spec as it is, `hold` what is kept of an
-/// earlier one.
+/// Decides whether the present template is rolled back. `asked` has the spec as the user wrote it, `hold` the
+/// template that is kept instead, if any.
 pub fn decide(view: &View<'_>, asked: &View<'_>, hold: Option<&Hold>) -> Decision {
     let Some(target) = view.target().filter(|_| view.is_formed()) else {
         return Decision::Continue;
     };
-    // What the spec asks for now is adopted before it is judged.
+    // The present spec is adopted as the target before it can be rolled back.
     let wanted = view
         .kept_image
         .map_or_else(|| image::resolve(view).reference, str::to_owned);
@@ -60,7 +60,7 @@ pub fn decide(view: &View<'_>, asked: &View<'_>, hold: Option<&Hold>) -> Decisio
     }
 }
 
-/// The target to return to: the present one is not counted, even if it worked.
+/// The target to return to, which is never the present one, even if that worked.
 fn good<'a>(view: &View<'a>) -> Option<&'a Target> {
     let good = view.status.last_good_target.as_ref()?;
     (good.inputs.is_some()
@@ -71,7 +71,7 @@ fn good<'a>(view: &View<'a>) -> Option<&'a Target> {
 fn take_back(asked: &View<'_>, hold: Option<&Hold>, reason: &str, text: String) -> Decision {
     let mut next = asked.status.clone();
     if hold.is_some() && asked.status.rolled_back.is_some() && reason == downgrade::REASON {
-        // What was rolled back to does not work any more: the spec's own template is the better one.
+        // The template that was rolled back to no longer works, so the spec's own is used.
         next.rolled_back = None;
         return Decision::Record(
             Box::new(next),

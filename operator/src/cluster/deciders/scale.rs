@@ -54,14 +54,14 @@ pub fn start(view: &View<'_>) -> Decision {
         return Decision::Record(next, format!("removing {victim}"));
     }
     if target.replicas < view.spec.replicas {
-        // If somebody has already raised the StatefulSet, its pods become voters one at a time.
+        // If a person has already raised the StatefulSet, its pods become voters one at a time.
         let newcomer = names::pod(&view.set_name(Pool::Voter), target.replicas);
         let absent = view
             .config()
             .iter()
             .find(|m| m.voter && m.name != newcomer && !view.participates(&m.name));
         if let Some(absent) = absent {
-            // Somebody lowered the StatefulSet below a member: its pod, and its data, come back.
+            // A person lowered the StatefulSet below a member: its pod, and its data, come back.
             let ordinal = names::ordinal(&view.set_name(Pool::Voter), &absent.name);
             if let Some(ordinal) = ordinal.filter(|ordinal| *ordinal >= live) {
                 return grow_set(view, ordinal + 1);
@@ -96,7 +96,7 @@ pub fn set_replicas(view: &View<'_>, pool: Pool, set: &ObservedSet, to: i32) -> 
     }
 }
 
-/// Raises the StatefulSet to a number that is already on record.
+/// Raises the StatefulSet to a number that is already recorded.
 pub fn grow_set(view: &View<'_>, to: i32) -> Decision {
     match view.set(Pool::Voter) {
         Some(set) if set.replicas < to => Decision::Act(

@@ -1,6 +1,6 @@
 //! Moves a running cluster to TLS and back, by rolling restarts: each stage is recorded before the first pod
-//! changes, and the next one only when all pods have the one before. Nodes of neighbouring stages understand
-//! each other, so that none is ever cut off.
+//! changes, and the next one only when all pods have the one before. Nodes of neighbouring stages can
+//! communicate, so none is ever cut off.
 use operator_api::{
     names,
     status::{TlsMode, TlsStage, TlsStatus},
@@ -17,7 +17,7 @@ use crate::cluster::{
     },
 };
 
-/// A new cluster whose certificate is to come from somebody who has none to give: why.
+/// Why the certificate of a new cluster is not available yet, if it is given or issued by cert-manager.
 pub fn awaited(view: &View<'_>) -> Option<Problem> {
     if view.is_formed() {
         return None;
@@ -27,7 +27,7 @@ pub fn awaited(view: &View<'_>) -> Option<Problem> {
     sides.find(|side| side.next.is_none())?.problem
 }
 
-/// Says what a new cluster waits for before it gets its first pod.
+/// Waits until a new cluster's certificates exist, before it gets its first pod.
 pub fn await_first(view: &View<'_>) -> Decision {
     let started = view.seen.voters.is_some() || view.status.cluster_id.is_none();
     match awaited(view).filter(|_| !started) {
@@ -36,7 +36,7 @@ pub fn await_first(view: &View<'_>) -> Decision {
     }
 }
 
-/// Records the next stage, or that a person asked for new certificates.
+/// Records the next stage, or a rotation of certificates that a person requested.
 pub fn decide(view: &View<'_>) -> Decision {
     let tls = resolved(view);
     match rotation(view, &tls) {
@@ -59,7 +59,7 @@ pub fn decide(view: &View<'_>) -> Decision {
     check_names(view, &tls, &plan)
 }
 
-/// What a person asked for by annotation, once for each value.
+/// Records the rotation that the annotation requests, once for each value.
 fn rotation(view: &View<'_>, tls: &TlsStatus) -> Decision {
     let request = view.annotation(names::ROTATE_CERTIFICATES_ANNOTATION);
     if request == tls.rotation_request.as_deref() {
@@ -105,7 +105,7 @@ pub fn next_stage(
 ) -> Option<TlsStage> {
     let next = match side {
         Side::Nodes => stages::next(present, to),
-        // Clients are moved by their users, between two edits of the spec.
+        // Users move their clients between two edits of the spec, so there is no stage in between.
         Side::Clients => to,
     };
     let is_safe = |stage: &TlsStage| side == Side::Clients || can_speak(*stage, next);
@@ -122,7 +122,7 @@ fn advance(view: &View<'_>, tls: &TlsStatus, plan: &CertificatePlan, side: Side)
         return Decision::Wait(text);
     }
     let all = present_stages(view, side);
-    // Nobody speaks with anybody before the cluster has formed.
+    // Before the cluster has formed, no nodes communicate, so no stage is needed in between.
     let unformed = !view.is_formed() && forming::doubt(view).is_none();
     let next = if unformed {
         Some(to)
@@ -156,7 +156,7 @@ fn advance(view: &View<'_>, tls: &TlsStatus, plan: &CertificatePlan, side: Side)
     Decision::Record(Box::new(status), text)
 }
 
-/// What has to be there before the first pod is touched.
+/// What is missing before the first pod may be changed.
 pub fn blocker(
     view: &View<'_>,
     plan: &CertificatePlan,
@@ -218,7 +218,7 @@ fn not_there(view: &View<'_>, side: Side, stage: TlsStage) -> Option<String> {
     ))
 }
 
-/// Are nodes to admit only the common name of the cluster's own certificate?
+/// Should nodes admit only the common name of the cluster's own certificate?
 fn names_are_checked(view: &View<'_>, tls: &TlsStatus, plan: &CertificatePlan) -> bool {
     let is_given = tls::source(view, Side::Nodes).is_some_and(|s| s.secret_name.is_some());
     let nodes = plan.nodes.as_ref();
@@ -229,8 +229,8 @@ fn names_are_checked(view: &View<'_>, tls: &TlsStatus, plan: &CertificatePlan) -
     !is_given && (tls.checks_common_name || (is_ours && settled))
 }
 
-/// Whether nodes admit only the common name of the cluster's own certificate: where an authority signs for
-/// others as well, any certificate of it would do otherwise.
+/// Whether nodes admit only the common name of the cluster's own certificate: if an authority also signs for
+/// others, any certificate of it would be admitted otherwise.
 fn check_names(view: &View<'_>, tls: &TlsStatus, plan: &CertificatePlan) -> Decision {
     if tls.nodes.stage == TlsStage::Plain {
         return Decision::Continue;

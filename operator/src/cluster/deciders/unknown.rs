@@ -1,6 +1,6 @@
-//! Removes members of the configuration that belong to no pod of the cluster, at once: anybody who reaches
-//! the inter-node port can join a node, and would have a vote and the whole database. Readers may be kept by
-//! the spec. A member that comes back is removed again, each time a little later.
+//! Removes members of the configuration that belong to no pod of the cluster, at once: whoever reaches the
+//! inter-node port can join a node, which would have a vote and the whole database. Readers may be kept by
+//! the spec. A member that comes back is removed again, after a pause that grows.
 use operator_api::status::{OperationType, UnknownMember, UnknownRemovals};
 
 use crate::cluster::{
@@ -15,7 +15,7 @@ use crate::cluster::{
 const FIRST_WAIT_SECONDS: u64 = 5;
 /// Maximum wait.
 const MOST_SECONDS: u64 = 60;
-/// After this time without a removal, the next one counts as the first.
+/// Seconds without a removal after which the next one counts as the first.
 const FORGET_SECONDS: u64 = 3600;
 
 /// May unknown members of this kind stay, because the spec says so?
@@ -67,7 +67,7 @@ pub fn remove(view: &View<'_>) -> Decision {
     )
 }
 
-/// The one to remove next: first voters that do not respond, then other voters, then readers.
+/// The member to remove next: first voters that do not respond, then other voters, then readers.
 fn next<'a>(view: &View<'a>) -> Option<&'a ConfigMember> {
     let leader = view.leader?;
     let mut unknown = view.unknown_members();

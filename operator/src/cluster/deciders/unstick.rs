@@ -1,4 +1,4 @@
-//! A pod that cannot start because of an older template.
+//! Recreates pods that cannot start because of an outdated template.
 use operator_api::status::Pool;
 
 use crate::cluster::{
@@ -12,7 +12,7 @@ pub fn unstick(view: &View<'_>) -> Decision {
     let Some(target) = view.target() else {
         return Decision::Continue;
     };
-    // One after another where the scheduler may be looking at all of them for the first time.
+    // One at a time while the scheduler may be placing all of them for the first time.
     if !view.is_formed() && forming::is_placing(view) {
         return Decision::Continue;
     }

@@ -1,11 +1,11 @@
-//! The pods of a cluster that has not formed: those that are too many leave, and those of an outdated
-//! template are recreated, one after another.
+//! The pods of a cluster that has not formed: surplus ones are removed, and those of an outdated template are
+//! recreated, one at a time.
 //!
-//! What can go wrong is the scheduler. A pod that is deleted while it is being bound to its machine collides
-//! with its successor of the same name, and goes on holding its machine meanwhile. A pod that was refused
-//! because of the affinity of another one is not looked at again when that one is gone, but after five
-//! minutes. Therefore no pod is deleted that is being placed, and pods that were refused before the last
-//! replacement are recreated once after it.
+//! The difficulty is the scheduler. A pod that is deleted while it is being bound to its machine conflicts
+//! with its successor of the same name, and keeps its place on the machine meanwhile. A pod that was refused
+//! because of the affinity of another one is tried again only five minutes after that one is gone. Therefore
+//! no pod is deleted while it is being placed, and pods that were refused before the last replacement are
+//! recreated once after it.
 use operator_api::{
     names,
     status::{Operation, Pool, Target},
@@ -23,13 +23,13 @@ use crate::cluster::{
 
 /// A pod that was created this much before another one was refused without regard to it.
 const SAME_TIME_SECONDS: u64 = 2;
-/// A pod that matches the template is not recreated before the scheduler has had no machine for it so long.
+/// Seconds for which the scheduler must have refused a pod with the present template before it is recreated.
 const REFUSED_SECONDS: u64 = 60;
 /// After this time the scheduler tries a pod again by itself.
 const TRIED_AGAIN_SECONDS: u64 = 300;
 
-/// Pods that the new cluster must not wait for: those beyond its number of voters, those of an outdated
-/// template, and those that the scheduler has forgotten.
+/// Recreates or removes pods that the new cluster must not wait for: those beyond its number of voters, those
+/// of an outdated template, and those that the scheduler does not try again.
 pub(super) fn remake(view: &View<'_>, target: &Target, operation: &Operation) -> Decision {
     match replace_outdated(view, target) {
         Decision::Continue => {}
@@ -64,18 +64,18 @@ pub(super) fn remake(view: &View<'_>, target: &Target, operation: &Operation) ->
     }
 }
 
-/// Does one of them stop, or is one being placed?
+/// Is a pod stopping or being placed?
 fn is_replacing(view: &View<'_>) -> bool {
     forming::is_placing(view) || view.pods(Pool::Voter).iter().any(|pod| pod.deleting)
 }
 
-/// The scheduler has no machine for it, so that nothing runs in it.
+/// Has the scheduler no machine for it, so that nothing runs in it?
 fn is_refused(pod: &ObservedPod) -> bool {
     pod.machine.is_none() && pod.stuck.is_some()
 }
 
-/// Is it time to recreate a pod that was refused? Each time after twice as long as before, reckoned from how
-/// long the cluster has been forming, and never once the scheduler tries by itself: four times at most.
+/// Is it time to recreate a pod that was refused? After twice as long each time, counted from when the
+/// cluster began to form, and never once the scheduler tries again by itself: at most four times.
 fn has_waited(view: &View<'_>, pod: &ObservedPod, operation: &Operation) -> bool {
     let forming = seconds_between(&operation.started_at, view.now());
     let wait = REFUSED_SECONDS.max(forming / 2);
@@ -84,8 +84,9 @@ fn has_waited(view: &View<'_>, pod: &ObservedPod, operation: &Operation) -> bool
     wait < TRIED_AGAIN_SECONDS && waited >= wait
 }
 
-/// One that runs keeps others from its machine by its old affinity, and expects the old number. Those without
-/// a machine go first: otherwise they take the place of one that is being replaced.
+/// Replaces one outdated pod. A running one keeps others from its machine by its old affinity, and expects
+/// the old number of voters. Pods without a machine go first: otherwise they take the place of one that is
+/// being replaced.
 fn replace_outdated(view: &View<'_>, target: &Target) -> Decision {
     let Some(set) = view.set(Pool::Voter) else {
         return Decision::Continue;

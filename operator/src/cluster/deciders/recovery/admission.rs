@@ -134,8 +134,8 @@ fn refused(view: &View<'_>, recovery: &RqliteRecovery) -> Option<Admission> {
     sees.map(|sees| Admission::inspecting(format!("{sees}: waiting until that has ended")))
 }
 
-/// Could this node, which another one follows, really lead? A leader that has lost its quorum goes on sending
-/// to its followers, but reports that it does not lead.
+/// Could this node, which another one follows, really lead? A leader that has lost its quorum still sends
+/// heartbeats to its followers, but reports that it does not lead.
 fn may_lead(view: &View<'_>, recovery: &RqliteRecovery, name: &str) -> bool {
     if let Some(node) = view.node(name) {
         return node.is_leader;
@@ -186,7 +186,7 @@ fn not_lost(assessment: &Assessment<'_>, mode: RecoveryMode) -> String {
 }
 
 /// Every member of the last confirmed configuration that may have its data: those with usable data, all as
-/// candidates, and the names of those that do not answer.
+/// candidates, and the names of those that do not respond.
 fn inspect<'a>(
     view: &View<'a>,
     recovery: &RqliteRecovery,
@@ -242,7 +242,7 @@ fn usable(one: &UsableMember<'_>) -> Candidate {
     }
 }
 
-/// Nodes that run with data of this lineage and are not in the configuration on record: they have left it, or
+/// Nodes that run with data of this lineage and are not in the recorded configuration: they have left it, or
 /// rejoined unobserved.
 fn former<'a>(view: &View<'a>, recovery: &RqliteRecovery) -> Vec<UsableMember<'a>> {
     let members = view.status.members.iter();
@@ -464,7 +464,7 @@ fn check_data_loss(
             .max(0)
     };
     let loses = !rewrite && (possibly > 0 || may_lose_writes(all, left) || survivor.last < best);
-    // "0" beside "may be lost" would be taken for a promise.
+    // Writes may be lost, but the number is not known: 0 would look like a promise.
     let known = (possibly > 0 || !loses).then_some(possibly);
     let summary = format!(
         "{name}, whose log ends at index {} of term {}; highest commit index seen: {commit}; entries that are known to be missing: {possibly}; {}{}",

@@ -1,4 +1,4 @@
-//! Which RqliteRecovery objects belong to a cluster, and how long those that have ended are kept.
+//! Which RqliteRecovery objects belong to a cluster, and when ended ones are deleted.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use operator_api::{RqliteCluster, RqliteRecovery};
 use serde::Serialize;
@@ -27,7 +27,7 @@ const TOOL_LABELS: [&str; 3] = [
     "helm.toolkit.fluxcd.io/name",
 ];
 
-/// An RqliteRecovery by name and uid, so that another one of the same name is left alone.
+/// An RqliteRecovery by name and uid, so that a later object of the same name is not changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NamedRecovery {
     /// Its name.
@@ -190,7 +190,7 @@ fn ended_at(recovery: &RqliteRecovery) -> Option<&Time> {
     since.or(recovery.metadata.creation_timestamp.as_ref())
 }
 
-/// Does a tool manage an object, which would create it again?
+/// Is an object managed by a tool that would create it again?
 pub fn is_of_tool(meta: &ObjectMeta) -> bool {
     let has = |marks: &[&str], map: Option<&std::collections::BTreeMap<String, String>>| {
         map.is_some_and(|map| marks.iter().any(|mark| map.contains_key(*mark)))

@@ -1,5 +1,5 @@
-//! The check of the survivor's database, which its node carries out in the background: what is known of it,
-//! what has to be requested, and when a recovery stops waiting for it.
+//! The check of the survivor's database, which its node carries out in the background: its state, what must
+//! be requested, and when a recovery stops waiting for it.
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
 use node_contract::status::CheckStatus;
 use operator_api::{
@@ -17,15 +17,16 @@ use crate::cluster::{
     },
 };
 
-/// Time that every check may take, whatever the size of the database: a throttled processor, a cold disk.
+/// Seconds that every check may take, whatever the size of the database: for a throttled processor or a cold
+/// disk.
 const BASE_SECONDS: u64 = 600;
-/// And for each GiB. A check reads the database at most twice, so this is 17 MiB/s, less than the smallest
-/// volumes of any cloud read.
+/// Further seconds for each GiB. A check reads the database at most twice, so this is 17 MiB/s, which is
+/// slower than the smallest volumes of the large cloud providers.
 const SECONDS_PER_GIB: u64 = 120;
 const GIB: u64 = 1 << 30;
-/// How much longer than its node the operator waits for the end of a check.
+/// Seconds that the operator waits for the end of a check beyond the limit that its node has.
 const GRACE_SECONDS: u64 = 30;
-/// A check of this share of its limit without any progress is reported as stalled.
+/// A check that makes no progress for this fraction (1/50) of its limit is reported as stalled.
 const STALLED_SHARE: u64 = 50;
 /// Beginning of the ids of the checks that recoveries request.
 const ID_PREFIX: &str = "recovery-";
@@ -48,24 +49,24 @@ pub(super) struct NeededCheck<'a> {
     limit_seconds: u64,
     began: Time,
     is_skipped: bool,
-    /// As the recovery's status has it.
+    /// The check in the recovery's status.
     known: Option<&'a RecoveryCheck>,
 }
 
-/// What is known of a check.
+/// The state of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CheckState {
     /// No problem was found.
     Passed,
-    /// A person has said to go on without it.
+    /// A person has waived it.
     Skipped,
     /// The database is damaged.
     Faulty(String),
-    /// It runs; percent done.
+    /// It is running; percent done.
     Running(u64),
     /// Another check has to end first.
     Busy(String),
-    /// It has to be requested.
+    /// It must be requested.
     Missing,
     /// It was not finished within its limit.
     Late,
@@ -125,7 +126,7 @@ impl<'a> NeededCheck<'a> {
         }
     }
 
-    /// Names the check: a result of another recovery, or of an earlier step, never counts.
+    /// Id of the check: a result for another recovery, or for an earlier step, never counts.
     pub(super) fn id(&self) -> String {
         id(self.uid, self.purpose)
     }
@@ -228,7 +229,7 @@ impl<'a> NeededCheck<'a> {
         let former = self.known;
         let percent = i32::try_from(percent).unwrap_or(0);
         let percent = match (state, former) {
-            // How far it came.
+            // The progress that it had made.
             (CheckState::Late, Some(former)) => former.percent,
             _ => percent,
         };
@@ -257,14 +258,14 @@ fn id(uid: &str, purpose: Purpose) -> String {
     format!("{ID_PREFIX}{uid}-{purpose}")
 }
 
-/// Has a person said, on this object, to go on without a check?
+/// Has a person waived the check, on this object?
 fn is_waived(recovery: &RqliteRecovery) -> bool {
     let annotations = recovery.metadata.annotations.as_ref();
     let word = annotations.and_then(|a| a.get(names::SKIP_CHECK_ANNOTATION));
     word.is_some_and(|word| word == "true")
 }
 
-/// The recovery went on after this check: it passed, or was skipped.
+/// Settles a check after which the recovery continued: it passed, or was skipped.
 pub(super) fn settle(
     view: &View<'_>,
     recovery: &RqliteRecovery,
@@ -319,8 +320,8 @@ fn running<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a String, &'a str)> {
     running.map(|(name, check)| (name, check.id.as_str()))
 }
 
-/// Ends a check that no recovery waits for: it was deleted, it has ended, or it goes on without. A dry run
-/// gives way to a recovery.
+/// Ends a check that no recovery waits for, because it was deleted, has ended, or continues without. A dry
+/// run gives way to a recovery.
 pub(super) fn end_obsolete(view: &View<'_>) -> Option<(Action, String)> {
     let open: Vec<&RqliteRecovery> = view
         .seen

@@ -1,4 +1,4 @@
-//! All pods stop before anything of a recovery begins.
+//! Fencing: stops all pods before a recovery changes anything.
 use operator_api::{
     recovery::RecoveryRecord,
     status::{Operation, Pool},

@@ -1,11 +1,11 @@
-//! The plan file that `rqlited prepare` follows, from the recovery on record.
+//! The plan file that `rqlited prepare` follows, from the recovery that the status records.
 use node_contract::{Others, Peer, PlanFile, SeedExpectation};
 use operator_api::recovery::{RecoveryMode, RecoveryPhase, RecoveryRecord};
 
 use crate::cluster::facts::{addresses::raft_address, view::View};
 
-/// The plan that pods should see: from step Apply of a recovery until the next recovery, so that data which
-/// comes back late is parked.
+/// The plan that pods should see: from step Apply of a recovery until the next recovery, so that data that
+/// appears late is parked.
 pub fn plan(view: &View<'_>) -> Option<PlanFile> {
     let record = view.status.recovery.as_ref()?;
     let out = view.recovering().is_some()
@@ -39,8 +39,8 @@ pub(super) fn of(view: &View<'_>, record: &RecoveryRecord) -> Option<PlanFile> {
         others: match record.mode {
             RecoveryMode::SingleSurvivor => Others::Park,
             RecoveryMode::RewriteAddresses => Others::Recover,
-            // There is nothing to follow: what is left is parked, as of a member that was removed. And
-            // nothing is decided for a record of a newer operator.
+            // No survivor to follow: remaining data is parked like that of a removed member. For a mode of a
+            // newer operator nothing is decided.
             RecoveryMode::FromArchive | RecoveryMode::Other(_) => return None,
         },
     })

@@ -1,8 +1,9 @@
-//! A recovery where no volume is left: the archive takes the place of a survivor. All pods are stopped, the
-//! cluster begins again in a new lineage with one empty voter that restores, and the others join it.
+//! A recovery without any volume: the archive takes the place of a survivor. All pods are stopped, the
+//! cluster starts again in a new lineage with one empty voter that restores the archive, and the others join
+//! it.
 //!
-//! It is the last resort: it is refused while any member may have data, however unlikely it is that it comes
-//! back, unless what that member has is known to be older than the archive.
+//! It is the last resort: it is refused while any member may have data, however unlikely its return is,
+//! unless that data is known to be older than the archive.
 use operator_api::{
     RqliteCluster, RqliteClusterStatus, RqliteRecovery,
     cluster::ArchivePoint,
@@ -30,7 +31,7 @@ use crate::cluster::{
     },
 };
 
-/// Checks whether nothing is left but the archive, and whether what is lost by it has been accepted.
+/// Checks that nothing but the archive is left, and that what is lost by it has been accepted.
 pub(super) fn check(view: &View<'_>, recovery: &RqliteRecovery) -> Admission {
     if view.spec.archive.is_none() {
         return Admission::rejected(
@@ -119,7 +120,7 @@ fn describe(view: &View<'_>, to_time: Option<&str>, to_index: Option<i64>) -> St
     }
 }
 
-/// What is known of each member, and of those that may have data more than the archive: why.
+/// The state of each member, and for those that may have more data than the archive, why.
 fn inspect(view: &View<'_>, ignored: &[String]) -> (Vec<Candidate>, Vec<String>) {
     let (mut all, mut alive) = (Vec::new(), Vec::new());
     let members = view.status.members.iter();
@@ -165,8 +166,8 @@ fn is_older(view: &View<'_>, node: &NodeStatus) -> Option<String> {
     })
 }
 
-/// Why the first node could not begin with an empty volume: it may form a cluster only with one that was
-/// never parked. What is in the volume is a person's to delete.
+/// Why the first node could not start with an empty volume: it may form a cluster only with a volume whose
+/// data was never parked. Only a person may delete what is in the volume.
 fn occupied(view: &View<'_>) -> Option<String> {
     let first = names::pod(&view.set_name(Pool::Voter), 0);
     let claim = view.claim(&first)?;
@@ -194,7 +195,7 @@ fn occupied(view: &View<'_>) -> Option<String> {
     })
 }
 
-/// Nodes with data of this cluster that are in no configuration on record.
+/// Nodes with data of this cluster that are in no recorded configuration.
 fn unlisted(view: &View<'_>) -> Vec<String> {
     let members = &view.status.members;
     let listed = |name: &str| {
@@ -211,7 +212,7 @@ fn unlisted(view: &View<'_>) -> Vec<String> {
     found.collect()
 }
 
-/// Stops everything, has lost volumes deleted, and begins again.
+/// Stops all pods, deletes the claims of lost volumes, and starts again.
 pub(super) fn advance(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Decision {
     if let Some(leader) = view.leader {
         let why = format!("{} leads after all: there is a quorum", leader.name);
@@ -259,8 +260,8 @@ fn fail(view: &View<'_>, record: &RecoveryRecord, why: &str) -> Decision {
     Decision::Record(next, text)
 }
 
-/// The status of a cluster that has not formed, in the recovery's lineage. What volumes are left are parked
-/// before their nodes start.
+/// The status of a cluster that has not formed, in the recovery's lineage. Data on the remaining volumes is
+/// parked before their nodes start.
 pub(super) fn begin_again(
     view: &View<'_>,
     record: &RecoveryRecord,
@@ -310,7 +311,7 @@ pub(super) fn begin_again(
     ))
 }
 
-/// What is in these volumes is parked before a node starts with them. That of the first node is empty: see
+/// Parks the data on these volumes before nodes start with them. The first node's volume is empty: see
 /// [`occupied`].
 fn retire(view: &View<'_>, next: &mut RqliteClusterStatus) {
     let first = names::claim(&names::pod(&view.set_name(Pool::Voter), 0));

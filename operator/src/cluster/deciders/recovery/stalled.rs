@@ -1,4 +1,4 @@
-//! Says that a recovery makes no progress, and what it waits for.
+//! Reports that a recovery makes no progress, and what it waits for.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator_api::{
     RqliteRecovery, RqliteRecoveryStatus,
@@ -13,14 +13,14 @@ use crate::cluster::{
 
 /// Condition: the recovery makes no progress; also the reason on the cluster.
 const STALLED: &str = "RecoveryStalled";
-/// Seconds in a phase that only asks Kubernetes and nodes.
+/// Limit in seconds of a phase that only sends requests to Kubernetes and nodes.
 const SHORT_SECONDS: u64 = 120;
-/// Seconds in a phase that may rewrite a log.
+/// Limit in seconds of a phase that may rewrite a log.
 const REWRITE_SECONDS: u64 = 300;
-/// Seconds in which members that receive a copy of the database have joined, if it is small.
+/// Limit in seconds of the phase in which members receive a copy of the database and join.
 const REJOIN_SECONDS: u64 = 600;
 
-/// For how long it has not moved, if that is too long.
+/// For how many seconds it has made no progress, if that exceeds the phase's limit.
 fn stalled_seconds(view: &View<'_>, status: &RqliteRecoveryStatus) -> Option<u64> {
     let phase = status.phase?;
     let check = status.check.as_ref();
@@ -35,7 +35,7 @@ fn stalled_seconds(view: &View<'_>, status: &RqliteRecoveryStatus) -> Option<u64
         RecoveryPhase::Inspecting | RecoveryPhase::Fencing => SHORT_SECONDS,
         RecoveryPhase::Applying | RecoveryPhase::Verifying => REWRITE_SECONDS,
         RecoveryPhase::Rejoining => REJOIN_SECONDS,
-        // It waits for a person, and says so.
+        // It waits for a person, and its message says so.
         _ => return None,
     };
     let entered = status.steps.iter().rev().find(|step| step.phase == phase)?;
@@ -75,8 +75,7 @@ pub(super) fn report(
     status.conditions.push(condition);
 }
 
-/// While the quorum is lost, a recovery that does not move is what a person should look at: it replaces the
-/// advice to create one.
+/// While the quorum is lost, a stalled recovery is reported instead of the advice to create one.
 pub fn report_stalled(view: &View<'_>, decision: Decision) -> Decision {
     if !matches!(
         decision,

@@ -177,7 +177,7 @@ fn runs_in(node: &NodeStatus, lineage: &Lineage) -> bool {
 }
 
 /// A node that responds with another lineage has started with files from before the plan, for example because
-/// somebody raised a StatefulSet during the fencing. Its pod is recreated: it then follows the plan or is
+/// a person raised a StatefulSet during the fencing. Its pod is recreated: it then follows the plan or is
 /// held.
 fn started_early(view: &View<'_>, record: &RecoveryRecord) -> Option<Decision> {
     let early = view.seen.pods.iter().find(|pod| {
@@ -198,7 +198,7 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
     }
     let wait = |text: String| wait_or_blocked(view, operation, "RecoveryStalled", text);
     let Some(leader) = view.leader else {
-        // Somebody may have lowered the StatefulSet.
+        // A person may have lowered the StatefulSet.
         match start_survivor(view, record) {
             Decision::Continue => {}
             decision => return decision,

@@ -24,7 +24,7 @@ const SUPERSEDED: &str = "superseded";
 pub struct StatusUpdate {
     /// Name of the RqliteRecovery.
     pub name: String,
-    /// Its uid, so that another one of the same name is left alone.
+    /// Its uid, so that a later object of the same name is not changed.
     pub uid: String,
     /// Its status.
     pub status: Box<RqliteRecoveryStatus>,

@@ -3,8 +3,8 @@ use operator_api::recovery::{Candidate, RecoveryCheck, RecoveryPhase, RecoveryRe
 
 use crate::cluster::{action::Action, facts::view::View};
 
-/// Seconds that a recovery waits for evidence before it is rejected for the lack of it: a deleted claim
-/// disappears only with its pod.
+/// Seconds that a recovery waits for evidence before it is rejected without it: a deleted claim disappears
+/// only with its pod.
 pub const PATIENCE_SECONDS: u64 = 30;
 
 /// The result of checking a recovery that has not been admitted.
@@ -51,7 +51,7 @@ impl Admission {
     }
 }
 
-/// A member that the user has given up, although Kubernetes or the node itself proves that it runs.
+/// A member that the user has declared lost although Kubernetes or the node itself proves that it runs.
 pub(super) fn given_up_but_alive(view: &View<'_>, gone: &[String]) -> Option<String> {
     let alive = gone.iter().find(|name| {
         view.node(name).is_some_and(|node| view.is_ours(node))
