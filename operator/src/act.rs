@@ -51,7 +51,7 @@ pub struct Actor<'a, N> {
     pub nodes: &'a N,
     /// How nodes are addressed.
     pub addressing: Addressing,
-    /// DNS domain of the Kubernetes cluster, where the cluster has none on record.
+    /// DNS domain of the Kubernetes cluster, for a cluster whose status has none.
     pub domain: &'a str,
     /// The cluster as observed.
     pub cluster: &'a RqliteCluster,
@@ -59,7 +59,7 @@ pub struct Actor<'a, N> {
     pub live: &'a Live,
     /// Where results of database checks are stored.
     pub checks: &'a Checks,
-    /// Where what leaders say of restores in place is stored.
+    /// Where the leaders' reports about restores in place are stored.
     pub restores: &'a Restores,
 }
 
@@ -159,8 +159,8 @@ impl<N: NodeClient> Actor<'_, N> {
         }
     }
 
-    /// Makes the cluster the owner of an object that a person made for it, so that it is deleted with it.
-    /// Bound to the version that was read, because the whole list of owners is written.
+    /// Makes the cluster the owner of an object that a person created for it, so that it is deleted with the
+    /// cluster. Bound to the version that was read, because the whole list of owners is written.
     ///
     /// # Errors
     /// The API server refused the change.
@@ -404,8 +404,8 @@ impl<N: NodeClient> Actor<'_, N> {
             })
     }
 
-    /// Asks the leader for a restore, if it still leads in the same term: another process may know nothing of
-    /// an earlier request.
+    /// Requests a restore from the leader, if it still leads in the same term: another process may not know
+    /// of an earlier request.
     async fn restore(
         &self,
         leader: &str,
@@ -447,8 +447,8 @@ impl<N: NodeClient> Actor<'_, N> {
     }
 }
 
-/// Keeping the list of recoveries tidy is not worth a failed reconcile: an object that has changed is looked
-/// at again in the next one, and roles of an earlier version do not have the permission yet.
+/// Owner references and the deletion of ended objects are not worth a failed reconcile: the next one tries a
+/// changed object again, and roles of an earlier version do not have the permission yet.
 fn tolerated(outcome: Result<ActionOutcome, Error>) -> Result<(), Error> {
     match outcome {
         Err(error) if error.class() == crate::error::Class::Conflict => Ok(()),

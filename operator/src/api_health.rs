@@ -1,5 +1,5 @@
-//! Asks the API server regularly whether it is ready, for the operator's own `/readyz`: watches that are open
-//! stay silent when it goes away.
+//! Checks regularly whether the API server is ready, for the operator's own `/readyz`: open watches do not
+//! show that it has become unreachable.
 use std::time::Duration;
 
 use axum::http::Request;
@@ -9,10 +9,10 @@ use crate::serve::Ready;
 
 /// Pause between two requests.
 const INTERVAL: Duration = Duration::from_secs(4);
-/// An API server that takes longer is of no use.
+/// Timeout of a request; an API server that takes longer counts as not ready.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// Records in `ready` whether the API server answers, for ever.
+/// Records in `ready` whether the API server responds; never returns.
 pub async fn watch(client: Client, ready: Ready) {
     loop {
         ready.set_away(ask(&client).await);
@@ -20,8 +20,8 @@ pub async fn watch(client: Client, ready: Ready) {
     }
 }
 
-/// Why it does not answer; None if it does. A refusal is an answer: `/readyz` is open to all accounts unless
-/// an administrator has closed it.
+/// Why it does not respond; None if it does. A refusal counts as a response: `/readyz` is open to all
+/// accounts unless an administrator has closed it.
 async fn ask(client: &Client) -> Option<String> {
     let request = match Request::get("/readyz").body(Vec::new()) {
         Ok(request) => request,

@@ -1,5 +1,5 @@
-//! Creates and updates the plan's objects, and only those that differ. Objects that are not this cluster's
-//! are left alone.
+//! Creates and updates the plan's objects if they differ. Objects that do not belong to this cluster are not
+//! changed.
 mod accepted;
 mod compare;
 mod secrets;
@@ -44,22 +44,22 @@ use crate::{
 pub use accepted::Accepted;
 pub use secrets::{apply_secrets, delete_secrets};
 
-/// How many differences of one object are looked at as edits by others: each costs a request.
+/// Number of differences of one object that are checked for being edits by others: each check is a request.
 const MAX_CANDIDATES: usize = 3;
 
-/// What applying the objects has found and done.
+/// Result of applying the objects.
 #[derive(Clone, Debug, Default)]
 pub struct Applied {
     /// External edits that were reverted, with the version of the object that had them.
     pub reverted: Vec<(Edit, Option<String>)>,
     /// Objects of others that have the name of one of this cluster's.
     pub taken: Vec<TakenName>,
-    /// Objects that a person had offered, and that this cluster has now: kind and name.
+    /// Objects that a person had offered and that this cluster has adopted: kind and name.
     pub adopted: Vec<String>,
 }
 
-/// Whether others have the names of the objects that identify a cluster. To be asked before a cluster gets an
-/// identity: a state file that is offered to it contains one.
+/// Looks for objects of others that have the names of those that identify a cluster. Called before a cluster
+/// gets an identity: a state file that is offered to it contains one.
 ///
 /// # Errors
 /// The API server cannot be asked, or refuses an adoption.
@@ -149,8 +149,8 @@ pub async fn apply_all(
     Ok(())
 }
 
-/// Whether nothing is taken that an object depends on: pods need all that they refer to, and the state file
-/// may tell them to follow the plan of a recovery.
+/// Whether all objects that this one depends on are the cluster's: pods need all that they refer to, and the
+/// state file may tell them to follow the plan of a recovery.
 fn may_apply(cluster: &str, object: &Object, taken: &[TakenName]) -> bool {
     match object {
         Object::StatefulSet(_) => !taken
@@ -215,8 +215,8 @@ impl Applier<'_> {
         }
     }
 
-    /// The live object that is to become the desired one; `None` if there is nothing more to do, because the
-    /// name is somebody else's, or the object has just been created.
+    /// The live object to change into the desired one; `None` if there is nothing more to do, because the
+    /// name is taken, or the object has just been created.
     async fn present<K>(
         &self,
         desired: &Value,
@@ -292,7 +292,7 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Whether an object is as it was applied, or as the API server makes it whenever it is applied.
+    /// Whether an object is as it was applied, or as the API server changes it whenever it is applied.
     fn is_settled<K>(&self, name: &str, desired: &Value, differences: &[Difference]) -> bool
     where
         K: Resource<DynamicType = ()>,
@@ -474,7 +474,7 @@ impl Applier<'_> {
     }
 }
 
-/// Whose a name is that the caches do not have.
+/// Who has a name that the caches do not have.
 enum Standing<K> {
     Free,
     Ours(Arc<K>),

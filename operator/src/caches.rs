@@ -225,7 +225,7 @@ impl Caches {
     }
 
     /// The restores of a cluster. Their watch is not waited for: after an upgrade of the operator alone the
-    /// definition may be missing, which must keep nobody from anything else.
+    /// definition may be missing, which must not block anything else.
     async fn restores_of(
         &self,
         client: &Client,
@@ -245,7 +245,7 @@ impl Caches {
         of_cluster.cloned().map(Arc::new).collect()
     }
 
-    /// Machines that are cordoned or about to be taken away, as far as they are cached.
+    /// Machines that are cordoned or about to be removed, as far as they are cached.
     pub fn leaving_machines(&self) -> BTreeSet<String> {
         let nodes = self.cluster_scoped.nodes.as_ref();
         let nodes = nodes.map(Store::state).unwrap_or_default();

@@ -24,7 +24,7 @@ pub struct CarriedState {
     pub refused: Option<String>,
     /// Results of database checks, by pod.
     pub checks: BTreeMap<String, DatabaseCheck>,
-    /// What the leader said of restores in place, by id of the request.
+    /// The leader's reports about restores in place, by id of the request.
     pub restores: BTreeMap<String, RestoreState>,
     /// Recent external edits of the operator's objects.
     pub edits: Vec<Edit>,
@@ -34,7 +34,7 @@ pub struct CarriedState {
     pub leader_seen: Option<LeaderSeen>,
     /// The Secrets of the cluster and those that its spec names, which no watch shows.
     pub secrets: BTreeMap<String, ObservedSecret>,
-    /// What cert-manager says of certificates that it has not issued.
+    /// What cert-manager reports about certificates that it has not issued.
     pub issued: BTreeMap<String, String>,
 }
 
@@ -84,7 +84,7 @@ impl Checks {
     }
 }
 
-/// What leaders said of restores in place, by uid of the cluster and id of the request.
+/// Leaders' reports about restores in place, by uid of the cluster and id of the request.
 #[derive(Debug, Default)]
 pub struct Restores(Mutex<HashMap<String, BTreeMap<String, RestoreState>>>);
 
@@ -92,7 +92,7 @@ pub struct Restores(Mutex<HashMap<String, BTreeMap<String, RestoreState>>>);
 const MAX_RESTORES: usize = 32;
 
 impl Restores {
-    /// Stores what a leader said.
+    /// Stores a leader's report.
     pub fn note(&self, uid: &str, id: &str, state: RestoreState) {
         let mut all = self.0.lock();
         let of_cluster = all.entry(uid.to_owned()).or_default();
@@ -102,13 +102,13 @@ impl Restores {
         of_cluster.insert(id.to_owned(), state);
     }
 
-    /// What is known, by id of the request.
+    /// The reports, by id of the request.
     pub fn get(&self, uid: &str) -> BTreeMap<String, RestoreState> {
         let all = self.0.lock();
         all.get(uid).cloned().unwrap_or_default()
     }
 
-    /// Removes what is known of a deleted cluster.
+    /// Removes the reports about a deleted cluster.
     pub fn forget(&self, uid: &str) {
         let mut all = self.0.lock();
         all.remove(uid);

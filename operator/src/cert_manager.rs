@@ -1,5 +1,5 @@
-//! Certificates of cert-manager: asked for by its Certificate objects, which it fulfils with a Secret. None
-//! of its types are needed but a few fields.
+//! Certificates of cert-manager: requested by its Certificate objects, for which it creates Secrets. Only a
+//! few fields of its types are needed, so they are not typed.
 use std::collections::BTreeMap;
 
 use kube::{
@@ -40,7 +40,7 @@ fn asked_for(cluster: &RqliteCluster) -> Vec<String> {
     asked.map(|(_, name)| name).collect()
 }
 
-/// What cert-manager says of each certificate of a cluster that it has not issued.
+/// What cert-manager reports about each certificate of a cluster that it has not issued.
 pub async fn observe(client: &Client, cluster: &RqliteCluster) -> BTreeMap<String, String> {
     let names = asked_for(cluster);
     if names.is_empty() {
@@ -94,10 +94,11 @@ fn pending(found: &DynamicObject) -> Option<String> {
     }
 }
 
-/// Creates or corrects what is asked for. Somebody else's Certificate of that name is left as it is.
+/// Creates or corrects the requested Certificates. One of the same name that is not the cluster's is left
+/// unchanged.
 ///
 /// # Errors
-/// The first refusal, except that cert-manager is not there, which the condition says.
+/// The first refusal. A missing cert-manager is no error; the condition reports it.
 pub async fn apply(
     client: &Client,
     cluster: &RqliteCluster,
@@ -146,7 +147,7 @@ pub async fn apply(
     Ok(())
 }
 
-/// Deletes the cluster's own Certificates that are not wanted any more.
+/// Deletes the cluster's own Certificates that are no longer needed.
 ///
 /// # Errors
 /// The first refusal.

@@ -37,7 +37,7 @@ const CONCURRENCY: u16 = 16;
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// A reconcile that takes longer is cancelled. What it did remains, and the next one observes it.
 const RECONCILE_LIMIT: Duration = Duration::from_secs(60);
-/// Wait before looking again at a cluster that another installation manages.
+/// Pause before checking again a cluster that another installation manages.
 const ELSEWHERE_WAIT: Duration = Duration::from_secs(30);
 /// After this many consecutive failures, transient errors are reported as events as well.
 const REPORTED_FAILURES: u32 = 3;

@@ -38,7 +38,7 @@ pub const IMAGE_REASONS: [&str; 6] = [
 /// First and longest time for which the events of an unchanged object are not read again. In between the wait
 /// doubles: an object that is stuck for long has nothing new to say.
 const WAITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
-/// Objects that have not been asked for within this time start or are gone.
+/// Time after which the events of an object that is no longer stuck or no longer exists are forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 /// The events that were read, by uid of the object.

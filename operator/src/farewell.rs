@@ -1,6 +1,5 @@
-//! The end of an installation: the clusters' statuses say that nobody looks after them any more, and the
-//! Lease goes. Run by the chart after the operator was uninstalled; an operator that is installed later
-//! overwrites all of it.
+//! Runs after an installation was uninstalled, from the chart's Job: the clusters' statuses say that no
+//! operator manages them, and the Lease is deleted. An operator that is installed later overwrites all of it.
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{metrics::Metrics, observe::now, run};
 
-/// How long all of it may take: whoever uninstalls waits for it.
+/// Time limit of the command: the uninstallation waits for it.
 const LIMIT: Duration = Duration::from_secs(45);
 /// Attempts to write one status.
 const ATTEMPTS: usize = 3;

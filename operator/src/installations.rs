@@ -1,5 +1,5 @@
-//! Other installations of the operator: whose Lease still lives, and which clusters are theirs. The decision
-//! is [`manager::decide`]; this module looks, and remembers.
+//! Other installations of the operator: which of their Leases are still renewed, and which clusters they
+//! manage. [`manager::decide`] decides; this module reads and remembers.
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
@@ -19,10 +19,10 @@ use crate::cluster::{
 const READ_EVERY: Duration = Duration::from_secs(10);
 /// Timeout of reading a Lease.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long an operator is left alone with a cluster after it has overwritten this installation's record.
+/// How long this installation does not touch a cluster after an older operator has overwritten its record.
 const STAND_BACK: Duration = Duration::from_secs(600);
 
-/// What is known of other installations.
+/// The observed state of other installations.
 pub struct Installations {
     client: Client,
     leases: Mutex<HashMap<String, Seen>>,
@@ -77,7 +77,7 @@ impl Installations {
         decided
     }
 
-    /// Removes what is known of a deleted cluster.
+    /// Removes the record about a deleted cluster.
     pub fn forget(&self, uid: &str) {
         let mut clusters = self.clusters.lock();
         clusters.remove(uid);

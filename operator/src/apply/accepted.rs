@@ -1,7 +1,7 @@
 //! Values that the API server does not keep as they are applied: admission may rewrite them (images of a
 //! registry mirror, added containers), and the API server may write them in another notation. They are
-//! detected in the response to the operator's own apply, so that neither is it repeated for ever nor is
-//! anybody accused of an edit.
+//! detected in the response to the operator's own apply, so that it is not repeated for ever and the
+//! difference is not reported as an edit.
 use std::collections::HashMap;
 
 use parking_lot::Mutex;

@@ -28,7 +28,7 @@ use crate::{
     secrets::Maker,
 };
 
-/// Makes all wanted Secrets as they should be, in their order; returns whether anything was changed.
+/// Creates or repairs all planned Secrets, in their order; returns whether anything was changed.
 ///
 /// # Errors
 /// The first refusal. Nothing after it is touched.
@@ -57,7 +57,7 @@ pub async fn apply_secrets(
             Some(SecretOwner::Offered) => {
                 unknown::find::<Secret>(client, cluster, &one.name).await?;
                 applied.adopted.push(format!("Secret {}", one.name));
-                // What is in it is read next time.
+                // Its contents are read by the next reconcile.
                 return Err(Error::Changed(format!("Secret {}", one.name)));
             }
             Some(SecretOwner::Ours) | None => {}
@@ -69,7 +69,7 @@ pub async fn apply_secrets(
     Ok(changed)
 }
 
-/// Deletes Secrets that are not wanted any more.
+/// Deletes Secrets that are no longer needed.
 ///
 /// # Errors
 /// The first refusal.
@@ -162,8 +162,8 @@ impl Sender<'_> {
             .map_err(Error::kubernetes(format!("creating Secret {name}")))
     }
 
-    /// Writes the whole contents. A merge patch, because server-side apply would leave keys that somebody
-    /// has added, and this Secret says who gets in.
+    /// Writes the whole contents by a merge patch: server-side apply would leave keys that someone else has
+    /// added, and this Secret decides who has access.
     async fn change(
         &self,
         wanted: &PlannedSecret,

@@ -1,5 +1,5 @@
-//! Objects that the caches do not have as this cluster's: looked at before anything is sent, then created or
-//! adopted. Whatever is somebody else's is left alone.
+//! Objects that the caches do not have as this cluster's: read from the API server before anything is sent,
+//! then created or adopted. An object that is not the cluster's is never changed.
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
@@ -29,7 +29,7 @@ pub(super) enum Found<K> {
     Nothing,
     /// An object of this cluster, possibly adopted just now.
     Ours(Box<K>, bool),
-    /// Somebody else's object.
+    /// An object that is not the cluster's.
     Taken(TakenName),
 }
 
@@ -68,8 +68,8 @@ where
     }
 }
 
-/// Makes this cluster the owner of an object. The annotation goes: it is one person's consent for one object,
-/// not for a later cluster of the same name.
+/// Makes this cluster the owner of an object. The annotation is removed: it is one person's consent for one
+/// object, not for a later cluster of the same name.
 async fn adopt<K>(api: &Api<K>, object: &K, cluster: &RqliteCluster) -> Result<K, Error>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
@@ -88,7 +88,7 @@ where
 }
 
 /// Creates an object and returns its uid. A plain create, because a server-side apply would also change an
-/// object that somebody else has created since it was looked for.
+/// object that was created by others since it was looked for.
 pub(super) async fn create<K>(
     client: &Client,
     cluster: &RqliteCluster,

@@ -73,7 +73,7 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         absent: Option<RequiredAbsence>,
     },
-    /// Asks the leader to transfer leadership.
+    /// Requests a leadership transfer from the leader.
     TransferLeader {
         /// Name of the leader.
         from: String,
@@ -133,8 +133,8 @@ pub enum Action {
         /// Id of the check.
         id: String,
     },
-    /// Asks the leader for a restore in place, or (`dry_run`) only what it would undo. The leader starts none
-    /// twice under the same id.
+    /// Requests a restore in place from the leader, or (`dry_run`) only what it would undo. The leader never
+    /// starts two under the same id.
     Restore {
         /// Name of the leader.
         leader: String,

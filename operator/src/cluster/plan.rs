@@ -41,11 +41,11 @@ use crate::cluster::{
 /// Seconds until the next reconcile while something is under way. Changes within Raft cause no Kubernetes
 /// event.
 const SOON_SECONDS: u64 = 2;
-/// Seconds after a status was recorded: nothing was done yet, and what was recorded is to be acted upon.
+/// Seconds after a status was recorded: the next reconcile acts on the record at once.
 const AT_ONCE_SECONDS: u64 = 0;
 /// Seconds while something is wrong.
 const UNHEALTHY_SECONDS: u64 = 15;
-/// Seconds while somebody else's objects have names of this cluster's.
+/// Seconds while objects of others have names of this cluster's.
 const TAKEN_SECONDS: u64 = 5;
 /// Seconds in a namespace that is being deleted: there is nothing to do but to wait for its end.
 const ENDING_SECONDS: u64 = 60;
@@ -55,7 +55,7 @@ const CALM_SECONDS: u64 = 45;
 /// hand stays unnoticed.
 const SECRETS_SECONDS: u64 = 25;
 
-/// What to do now.
+/// What one reconcile does.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
@@ -140,7 +140,7 @@ impl RestoresPlan {
 pub struct PodLabels {
     /// The pod.
     pub pod: String,
-    /// Its uid, so that a successor of the same name is left alone.
+    /// Its uid, so that a successor of the same name is not changed.
     pub uid: String,
     /// Labels to set; None removes the label.
     pub labels: BTreeMap<String, Option<String>>,
@@ -149,7 +149,7 @@ pub struct PodLabels {
 /// Plans one reconcile of one cluster.
 pub fn plan(seen: &Observation) -> Plan {
     let asked = View::of(seen);
-    // What is kept of an earlier spec takes the place of the present one, for all that follows.
+    // A kept template takes the place of the present spec's, for all that follows.
     let hold = hold::decide(&asked);
     let planned = hold.as_ref().and_then(|hold| hold::applied(hold, seen));
     let mut view = View::of(planned.as_ref().unwrap_or(seen));
@@ -161,8 +161,8 @@ pub fn plan(seen: &Observation) -> Plan {
     plan_kept(&asked, &view, hold.as_ref(), adopts)
 }
 
-/// Plans with a spec of which parts may be kept from before. `asked` has the spec as it is; `adopts`: may a
-/// new template become the target?
+/// Plans with a spec of which parts may be kept from before. `asked` has the spec as the user wrote it;
+/// `adopts`: whether a new template may become the target.
 fn plan_kept(asked: &View<'_>, view: &View<'_>, hold: Option<&Hold>, adopts: bool) -> Plan {
     let seen = view.seen;
     let wanted = build::wanted_target(view);
@@ -220,7 +220,7 @@ fn plan_kept(asked: &View<'_>, view: &View<'_>, hold: Option<&Hold>, adopts: boo
         secrets: SecretsPlan::unless(untouched || named.is_none(), view),
         objects,
         recoveries,
-        // Whoever leads must be found by clients whatever a newer operator has begun.
+        // Clients must find the leader, even during work of a newer operator.
         labels: unless(untouched && newer.is_none(), || labels(view)),
         restores: RestoresPlan::unless(untouched, view),
         unowned: unless(untouched, || recovery::unowned(view)),
@@ -234,7 +234,7 @@ fn plan_kept(asked: &View<'_>, view: &View<'_>, hold: Option<&Hold>, adopts: boo
     }
 }
 
-/// Nothing where nothing may be touched.
+/// The result of `what`, or nothing if nothing may be changed.
 fn unless<T>(untouched: bool, what: impl FnOnce() -> Vec<T>) -> Vec<T> {
     if untouched { Vec::new() } else { what() }
 }
@@ -548,7 +548,7 @@ fn requeue_seconds(view: &View<'_>, decision: &Decision) -> u64 {
     }
 }
 
-/// Is one authority about to take the place of another? Nodes take each step within seconds.
+/// Is one authority being replaced by another? Nodes take each step within seconds.
 fn is_exchanging(view: &View<'_>) -> bool {
     let tls = view.status.tls.iter();
     let mut sides = tls.flat_map(|tls| [&tls.nodes, &tls.clients]);

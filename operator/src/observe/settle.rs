@@ -1,6 +1,5 @@
-//! Asks nodes again where the first responses, which differ in age, show less than what is true: in the
-//! moment of an election nobody leads, and under load a follower seems to lag by what was written between two
-//! responses.
+//! Queries nodes again if the first responses, which differ in age, may be misleading: during an election
+//! there is no leader, and under load a follower seems to lag by what was written between two responses.
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::cluster::facts::{
@@ -8,18 +7,18 @@ use crate::cluster::facts::{
     view::{MAX_LAG_ENTRIES, View},
 };
 
-/// Pause before nodes are asked again.
+/// Pause before nodes are queried again.
 pub(super) const PAUSE: Duration = Duration::from_millis(400);
-/// How often at most: with the pauses two seconds, in which a follower that keeps up reaches what the leader
-/// had committed at first, and in which an election ends.
+/// Maximum number of repetitions: five pauses are two seconds, in which a follower that keeps up reaches the
+/// leader's first commit index, and in which an election ends.
 pub(super) const ROUNDS: usize = 5;
-/// Time for all rounds: a node that does not respond to one takes longer.
+/// Time limit of all repetitions.
 pub(super) const LIMIT: Duration = Duration::from_secs(3);
 
-/// What to ask again.
+/// Which nodes to query again.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Again {
-    /// Everything is as clear as it gets.
+    /// None.
     Nothing,
     /// All nodes: there was a leader, most nodes respond, and they agree on none at present.
     Everything,
@@ -53,8 +52,8 @@ pub(super) fn again(seen: &Observation) -> Again {
     }
 }
 
-/// Takes over how far nodes have come meanwhile, and nothing else: the rest of an observation is of one
-/// moment.
+/// Takes the progress of the nodes from the later responses, and nothing else: the rest of an observation is
+/// of one moment.
 pub(super) fn advance(
     nodes: &mut BTreeMap<String, ProbeResult>,
     later: BTreeMap<String, ProbeResult>,

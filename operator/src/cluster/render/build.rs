@@ -85,7 +85,7 @@ pub fn objects(view: &View<'_>, target: &Target, wanted: &Target) -> Vec<Object>
             Pool::Voter => target.template_hash == wanted.template_hash,
             Pool::Read => target.read_template_hash == wanted.read_template_hash,
         };
-        // No pod is made that would wait for files that nobody has yet.
+        // Without their certificates, new pods would only wait: they are not created yet.
         let can_start = view.set(pool).is_some() || tls::awaited(view).is_none();
         if exists && same && can_start {
             let set = sets::stateful_set(view, target, pool);

@@ -5,7 +5,8 @@ use crate::cluster::facts::{observation::NodeStatus, view::View};
 
 /// Reason of the advice.
 pub(crate) const REASON: &str = "DisksTight";
-/// Used share from which a person should look at a disk. At 90 % a node deletes parked copies to make room.
+/// Percentage of used space from which the status advises a person. At 90 % a node deletes parked copies to
+/// free space.
 const TIGHT_PERCENT: u64 = 80;
 /// Steps in which the used share is shown, so that a status does not change with every write.
 const STEP_PERCENT: u64 = 5;

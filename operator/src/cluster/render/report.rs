@@ -61,7 +61,7 @@ pub fn status(
             Decision::Record(..) | Decision::Continue => operation.message.take(),
         };
     }
-    // During a recovery, what was confirmed before it stays on record: it may be needed again.
+    // During a recovery, the configuration confirmed before it stays recorded: it may be needed again.
     let operation = next.operation.as_ref().map(|operation| operation.kind);
     let recovers = operation == Some(OperationType::Recover);
     set_leader(view, &mut next);
@@ -100,7 +100,7 @@ pub fn status(
     next
 }
 
-/// Records what is decided once about who gets in: the network, users, TLS.
+/// Records the decisions about access that are made once: network, users, TLS.
 fn record_access(view: &View<'_>, next: &mut RqliteClusterStatus) {
     if next.cluster_id.is_some() {
         let exposed = doors::is_exposed(view);
@@ -110,8 +110,8 @@ fn record_access(view: &View<'_>, next: &mut RqliteClusterStatus) {
     tls::record(view, next);
 }
 
-/// Adds what concerns images, templates that are kept, and plans that wait for approval. `asked` has the spec
-/// as it is, `view` what is kept instead.
+/// Adds what concerns images, kept templates and plans that wait for approval. `asked` has the spec as the
+/// user wrote it, `view` what is kept instead.
 pub fn add_updates(
     view: &View<'_>,
     asked: &View<'_>,

@@ -1,5 +1,5 @@
-//! The Secrets that a cluster is to have, as recipes: nothing here has keys, passwords or chance. What a
-//! recipe asks for is made, or kept, by the part that carries the plan out.
+//! The Secrets that a cluster should have, as recipes: without keys, passwords or random numbers. The module
+//! `secrets`, which carries the plan out, creates or keeps the contents.
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -30,23 +30,23 @@ pub struct UnwantedSecret {
     pub uid: String,
 }
 
-/// What is to be done about Secrets.
+/// The plan for Secrets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SecretsPlan {
-    /// Those that the cluster is to have, in the order in which they are made.
+    /// Those that the cluster should have, in the order of their creation.
     pub make: Vec<PlannedSecret>,
-    /// Its own that are not wanted any more.
+    /// Its own that are no longer needed.
     pub delete: Vec<UnwantedSecret>,
-    /// Certificates to ask cert-manager for.
+    /// Certificates to request from cert-manager.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<Request>,
-    /// Names of Certificates of cert-manager that are not wanted any more.
+    /// Names of Certificates of cert-manager that are no longer needed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub withdrawn: Vec<String>,
 }
 
 impl SecretsPlan {
-    /// The plan for a cluster; nothing where nothing may be touched.
+    /// The plan for a cluster; empty if nothing may be changed.
     pub fn unless(untouched: bool, view: &View<'_>) -> Self {
         if untouched {
             return Self::default();
@@ -66,7 +66,7 @@ impl SecretsPlan {
     }
 }
 
-/// The Secrets that the cluster is to have.
+/// The Secrets that the cluster should have.
 fn wanted(view: &View<'_>) -> Vec<PlannedSecret> {
     let mut all = certificates(view);
     all.extend(users::planned(view));
@@ -126,7 +126,7 @@ fn recipe(view: &View<'_>, next: &Next, side: Option<Side>) -> Recipe {
     }
 }
 
-/// The cluster's own Secrets that exist and are not wanted any more.
+/// The cluster's own Secrets that exist and are no longer needed.
 fn unwanted(view: &View<'_>, wanted: &[PlannedSecret]) -> Vec<UnwantedSecret> {
     let names = secrets::names(&view.seen.cluster);
     let own = view.seen.secrets.iter().filter(|(name, secret)| {

@@ -1,4 +1,4 @@
-//! What is said of members that belong to no pod of the cluster.
+//! Texts about members that belong to no pod of the cluster.
 use crate::cluster::{
     deciders::unknown::{describe, is_kept},
     facts::{observation::ConfigMember, view::View},

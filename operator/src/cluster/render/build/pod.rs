@@ -225,7 +225,7 @@ fn add_restore(container: &mut Container, restore: Option<beginning::InPods>) {
     mounts.extend(restore.access.mounts);
     let env = container.env.get_or_insert_default();
     env.extend(restore.access.env);
-    // What it said last is why it could not restore.
+    // If it could not restore, its last log lines say why.
     container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
 }
 
@@ -328,7 +328,7 @@ fn secrets(view: &View<'_>) -> Vec<(&'static str, String, VolumeMount)> {
     used.chain(users).collect()
 }
 
-/// A Secret as files that the node's group can read, and nobody else.
+/// A Secret as files that only owner and group can read.
 fn secret_volume(name: &str, secret: String) -> Volume {
     Volume {
         name: name.to_owned(),

@@ -166,7 +166,7 @@ fn quorum_lost(view: &View<'_>, outage: &Outage) -> NewCondition {
     }
 }
 
-/// Names of this cluster's that somebody else's objects have.
+/// Text about names of this cluster's that objects of others have.
 fn names_taken(view: &View<'_>) -> Option<String> {
     let taken = &view.seen.taken;
     (!taken.is_empty()).then(|| ownership::describe(&view.seen.cluster, taken))

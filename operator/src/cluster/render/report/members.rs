@@ -9,8 +9,8 @@ use crate::cluster::{
     render::disks,
 };
 
-/// Entries of `status.members` and of `status.unknownMembers` that the definition allows: nobody who joins
-/// nodes may make the status too large to be written.
+/// Maximum length of `status.members` and `status.unknownMembers`, as in the definition: an outsider who
+/// joins many nodes must not make the status too large to be written.
 const MOST_MEMBERS: usize = 128;
 const MOST_UNKNOWN: usize = 16;
 
@@ -73,7 +73,7 @@ pub(super) fn members(view: &View<'_>, confirmed: &[Member], recovers: bool) -> 
                     (false, false) => Role::Learner,
                 },
                 raft_id: Some(entry.raft_id.clone()),
-                // Only a node that answers proves which claim its data is on.
+                // Only a node that responds proves which claim its data is on.
                 claim_uid: claim
                     .filter(|_| here)
                     .or(same.and_then(|m| m.claim_uid.clone())),
@@ -121,7 +121,7 @@ pub(super) fn members(view: &View<'_>, confirmed: &[Member], recovers: bool) -> 
     all
 }
 
-/// The role of a voter on record: only the confirmed leader leads.
+/// The role of a recorded voter: only the confirmed leader leads.
 fn present_role(view: &View<'_>, member: &Member) -> Role {
     let leader = view.leader.map(|leader| &leader.status.raft_id);
     let leads = leader.is_some() && leader == member.raft_id.as_ref();
@@ -132,7 +132,7 @@ fn present_role(view: &View<'_>, member: &Member) -> Role {
     }
 }
 
-/// What the node runs; while it does not respond, what it last ran.
+/// The version that the node runs; while it does not respond, the last one reported.
 fn remember_version(view: &View<'_>, before: Option<&Member>, member: &mut Member) {
     let node = view.node(&member.name);
     let reported = node.and_then(|node| node.version.as_deref());

@@ -131,7 +131,7 @@ fn template(target: &Target, pool: Pool) -> Option<&str> {
     }
 }
 
-/// Is a pod replaced only at a person's word?
+/// Is a pod replaced only on a person's request?
 fn awaits_a_person(view: &View<'_>, pod: &ObservedPod) -> bool {
     let strategy = view.spec.update.as_ref().and_then(|u| u.strategy);
     strategy == Some(UpdateStrategy::Manual) && !pod.update_now

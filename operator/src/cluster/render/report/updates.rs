@@ -1,4 +1,4 @@
-//! What is kept, refused or rolled back of images and templates, and what waits for approval.
+//! Kept, refused and rolled back images and templates in the status, and plans that wait for approval.
 use operator_api::{
     RqliteClusterStatus, names,
     status::{

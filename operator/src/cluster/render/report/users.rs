@@ -1,4 +1,4 @@
-//! The status of users: what is decided, and where applications find how to connect.
+//! The status of users: what was decided, and which Secrets applications use to connect.
 use operator_api::{RqliteClusterStatus, cluster::User, status::Binding};
 
 use crate::cluster::facts::{authentication, users, view::View};

@@ -1,4 +1,4 @@
-//! What a Secret is to contain, as a recipe.
+//! The contents that a Secret should have, as a recipe.
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -10,7 +10,7 @@ pub const OPAQUE: &str = "Opaque";
 /// Type of a Secret with a certificate and its key.
 pub const TLS: &str = "kubernetes.io/tls";
 
-/// A Secret that is to exist. Others of the cluster's own are deleted.
+/// A Secret that should exist. Others of the cluster's own are deleted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedSecret {
@@ -18,17 +18,17 @@ pub struct PlannedSecret {
     pub name: String,
     /// Its type.
     pub secret_type: &'static str,
-    /// Do pods mount it? Then none is created before it is there.
+    /// Do pods mount it? Then no pod is created before it exists.
     pub is_mounted: bool,
-    /// Its annotations of the operator's.
+    /// The annotations that the operator sets on it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// What is in it. Recipes may use Secrets that come before this one.
+    /// Its contents. A recipe may use Secrets that come before this one.
     pub recipe: Recipe,
 }
 
-/// How the contents of a Secret come about. The same recipe with the same contents before gives the same
-/// contents again: what is random or signed is made once.
+/// How the contents of a Secret are made. The same recipe keeps contents that match it: what is random or
+/// signed is made once.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "make", rename_all = "camelCase")]
 pub enum Recipe {
@@ -41,7 +41,7 @@ pub enum Recipe {
     Authority {
         /// Common name.
         common_name: String,
-        /// Does the one that is there sign it as well?
+        /// Does the present authority cross-sign it?
         cross: bool,
         /// When it is made, in seconds since 1970.
         at: i64,
@@ -54,7 +54,7 @@ pub enum Recipe {
         common_name: String,
         /// DNS names and IP addresses.
         names: Vec<String>,
-        /// Authorities that are trusted besides, in PEM.
+        /// Further trusted authorities, in PEM.
         trusted: Vec<String>,
         /// When it is made, in seconds since 1970.
         at: i64,
@@ -75,12 +75,12 @@ pub struct Connection {
     pub host: String,
     /// Port of the Service.
     pub port: i32,
-    /// Do all nodes speak TLS to clients?
+    /// Do all nodes accept TLS from clients?
     pub tls: bool,
     /// Name of the Secret by whose `ca.crt` clients know the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
-    /// Name and key of the Secret that a person keeps the password in; None: it is made.
+    /// Name and key of the Secret in which a person provides the password; None if the operator makes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<(String, String)>,
     /// Name of the Secret with the credentials file.
@@ -97,7 +97,7 @@ pub struct Connection {
 pub struct Credentials {
     /// Its users.
     pub logins: Vec<Login>,
-    /// Permissions of everybody, also without a user.
+    /// Permissions of all clients, also without a user.
     pub everybody: Vec<String>,
     /// Are former passwords to be dropped? Only those of users whose password does not change now.
     pub drops_previous: bool,
@@ -121,7 +121,7 @@ pub struct Login {
     pub is_random: bool,
 }
 
-/// How one value comes about.
+/// How one value is made.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Value {
@@ -129,7 +129,7 @@ pub enum Value {
     Text(String),
     /// These bytes.
     Given(#[serde(skip)] SecretBytes),
-    /// A random password; one that is there is kept.
+    /// A random password; an existing one is kept.
     Password,
     /// Another random password.
     NewPassword,

@@ -37,7 +37,7 @@ pub(super) fn planned(view: &View<'_>) -> Vec<PlannedSecret> {
     all
 }
 
-/// What a person has asked for by the annotation on the cluster.
+/// The rotation that the annotation on the cluster requests.
 fn request<'a>(view: &View<'a>) -> Option<&'a str> {
     view.annotation(names::ROTATE_PASSWORDS_ANNOTATION)
 }
@@ -54,7 +54,7 @@ fn annotations(view: &View<'_>) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Is a Secret's password to be replaced, because a person asked for it?
+/// Was a new password requested for this Secret?
 fn rotates(view: &View<'_>, secret: Option<&ObservedSecret>) -> bool {
     let Some(secret) = secret else {
         return false;
@@ -88,7 +88,7 @@ fn own(view: &View<'_>, name: String, user: &str) -> PlannedSecret {
     }
 }
 
-/// Do clients reach all nodes by TLS? While pods move to it or away from it, not yet or no more.
+/// Do clients reach all nodes by TLS? Not while pods move to it or away from it.
 fn is_tls(view: &View<'_>) -> bool {
     let is_on = |stage: TlsStage| !matches!(stage, TlsStage::Plain | TlsStage::Other(_));
     let mut pods = view.seen.pods.iter();
