@@ -31,8 +31,8 @@ use crate::{
     error::Error,
 };
 
-/// All objects with the cluster's label in its namespace, and what is known of Kubernetes nodes and storage
-/// classes.
+/// All objects with the cluster's label in its namespace, and the Kubernetes nodes and storage classes as far
+/// as they can be read.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
     /// StatefulSets of both pools.
@@ -79,7 +79,7 @@ pub fn named<'a, K: Resource>(all: &'a [Arc<K>], name: &str) -> Option<&'a Arc<K
     all.iter().find(|o| o.meta().name.as_deref() == Some(name))
 }
 
-/// Taints that announce that a Kubernetes node is about to be taken away, by what sets them.
+/// Taints that announce that a Kubernetes node is about to be removed, by what sets them.
 const LEAVING_TAINTS: [&str; 10] = [
     // kubectl cordon and drain
     "node.kubernetes.io/unschedulable",
@@ -98,7 +98,7 @@ const LEAVING_TAINTS: [&str; 10] = [
     "cloud.google.com/impending-node-termination",
 ];
 
-/// Whether a Kubernetes node is cordoned, or about to be taken away.
+/// Whether a Kubernetes node is cordoned, or about to be removed.
 pub fn is_cordoned(node: &Node) -> bool {
     let Some(spec) = &node.spec else {
         return false;
@@ -299,7 +299,7 @@ impl Live {
         Ok(live)
     }
 
-    /// Takes away the pods that only carry the cluster's label: nothing may be concluded from them.
+    /// Moves pods that only carry the cluster's label to `strays`: nothing may be concluded from them.
     pub fn disown(&mut self, cluster: &RqliteCluster) {
         let name = cluster.name_any();
         let sets: Vec<KnownSet> = [names::voters(&name), names::readers(&name)]

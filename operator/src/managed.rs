@@ -1,5 +1,5 @@
-//! Which clusters this installation manages, as their last reconciles found: nothing else is done about
-//! others, so their nodes are not asked either.
+//! Which clusters this installation manages, as their last reconciles found. Nodes of other clusters are not
+//! queried.
 use std::{collections::BTreeSet, sync::Arc};
 
 use parking_lot::Mutex;

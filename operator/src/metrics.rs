@@ -81,7 +81,7 @@ struct Inner {
     archive: Archives,
 }
 
-/// What is known of archives and their drills; only of clusters that have them.
+/// Metrics of archives and their drills, only of clusters that have them.
 #[derive(Debug, Default)]
 struct Archives {
     archived: Family<OfCluster, Gauge>,
@@ -134,7 +134,7 @@ impl Archives {
         ]
     }
 
-    /// Sets what is known of this cluster, and removes the rest.
+    /// Sets the metrics of this cluster that are known, and removes the others.
     fn set(&self, of: &OfCluster, cluster: &RqliteCluster) {
         let status = cluster.status.as_ref();
         let archive = status.and_then(|status| status.archive.as_ref());

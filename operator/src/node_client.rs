@@ -70,7 +70,7 @@ pub trait NodeClient: Send + Sync {
     /// Proves by a linearizable read that the node leads.
     ///
     /// # Errors
-    /// It does not, or there was no response.
+    /// It does not lead, or there was no response.
     fn read_as_leader(&self, address: &str) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Starts a check of the node's database in the background, unless one of this id was started. The node's
@@ -95,18 +95,18 @@ pub trait NodeClient: Send + Sync {
         id: &str,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Asks the leader for a restore in place, or only what it would undo. A request that the node refuses is
-    /// a failed restore, with its words.
+    /// Requests a restore in place from the leader, or only what it would undo. A refusal by the node is a
+    /// failed restore, with its text.
     ///
     /// # Errors
-    /// There was no response: whether the restore began is seen by its id in [`Self::restore_state`].
+    /// There was no response: its id in [`Self::restore_state`] shows whether the restore began.
     fn restore(
         &self,
         address: &str,
         request: &RestoreRequest,
     ) -> impl Future<Output = Result<RestoreState, Failure>> + Send;
 
-    /// The restore that runs on the node, or the last one; None: the node knows of none.
+    /// The running restore of the node, or the last one; None if the node knows none.
     ///
     /// # Errors
     /// There was no response.

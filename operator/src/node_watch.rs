@@ -1,6 +1,6 @@
-//! Watches the nodes themselves: changes within Raft (a new leader, another configuration) cause no
-//! Kubernetes event. The leader's node of each cluster is asked once a second, without the API server;
-//! whatever differs from its previous response triggers a reconcile.
+//! Polls the nodes, because changes within Raft (a new leader, another configuration) cause no Kubernetes
+//! event. The leader's node of each cluster is queried once a second, without the API server; a response that
+//! differs from the previous one triggers a reconcile.
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -20,14 +20,14 @@ use crate::{
     observe::pod_address,
 };
 
-/// Interval at which a cluster's leader is asked.
+/// Interval at which a cluster's leader is queried.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Interval at which the cached machines are looked through.
+/// Interval at which the cached Kubernetes nodes are checked for changes.
 const MACHINES_INTERVAL: Duration = Duration::from_millis(200);
-/// Nodes asked at the same time. With many clusters a round takes longer instead of costing more.
+/// Concurrent queries. With many clusters a round takes longer instead of costing more.
 const CONCURRENCY: usize = 16;
 
-/// What a reconcile would decide by and what changes only now and then.
+/// The parts of a node's status that a reconcile depends on and that rarely change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Digest {
     responds: bool,
@@ -49,26 +49,27 @@ impl Digest {
     }
 }
 
-/// For so many rounds a reconcile is repeated while the pod with the leader's label does not lead: the first
-/// one may see neither the old nor the new leader. Then only changes count, for example of a paused cluster.
+/// Number of rounds for which reconciles are triggered while the pod with the leader's label does not lead:
+/// the first reconcile may see neither the old nor the new leader. After that only changes trigger, for
+/// example in a paused cluster.
 const REPEATED_ROUNDS: u32 = 30;
 
-/// What was last seen of a cluster.
+/// The last responses of a cluster.
 #[derive(Debug, Default)]
 struct Seen {
     digests: BTreeMap<String, Digest>,
-    /// Rounds since the last change in which no pod that was asked led.
+    /// Rounds since the last change in which no queried pod led.
     leaderless: u32,
 }
 
-/// Last sight of each cluster.
+/// The last responses of each cluster.
 type Known = HashMap<ClusterRef, Seen>;
 
 /// Name of a pod, and address of its node.
 type Address = (String, String);
 
-/// The pods of a cluster to ask: the leader's, or all if none carries the leader's label; and the others, for
-/// the case that none of these responds.
+/// The pods of a cluster to query: the leader's, or all if none carries the leader's label; and the others,
+/// in case none of these responds.
 fn to_ask(pods: Vec<Arc<Pod>>) -> (Vec<Address>, Vec<Address>) {
     let running = pods.iter().filter(|pod| {
         pod.metadata.deletion_timestamp.is_none()
@@ -92,8 +93,8 @@ fn to_ask(pods: Vec<Arc<Pod>>) -> (Vec<Address>, Vec<Address>) {
     (addresses(first), addresses(others))
 }
 
-/// Records the digests of a cluster. Is a reconcile due: has one of a pod that was asked before changed, or
-/// does the pod that was the leader's not lead?
+/// Records the digests of a cluster. Returns whether a reconcile is due: a digest has changed, or the pod
+/// with the leader's label does not lead.
 fn note(known: &mut Known, cluster: &ClusterRef, now: BTreeMap<String, Digest>) -> bool {
     let is_new = !known.contains_key(cluster);
     let seen = known.entry(cluster.clone()).or_default();
@@ -115,7 +116,7 @@ fn note(known: &mut Known, cluster: &ClusterRef, now: BTreeMap<String, Digest>) 
 async fn ask<N: NodeClient>(nodes: &N, pods: Vec<Arc<Pod>>) -> BTreeMap<String, Digest> {
     let (first, others) = to_ask(pods);
     let mut digests = ask_all(nodes, first).await;
-    // The leader's machine may be gone: the others elect another one.
+    // The leader's machine may have failed; the other nodes elect another leader.
     if !digests.values().any(|digest| digest.responds) {
         digests.extend(ask_all(nodes, others).await);
     }
@@ -131,7 +132,7 @@ async fn ask_all<N: NodeClient>(nodes: &N, all: Vec<Address>) -> BTreeMap<String
     join_all(requests).await.into_iter().collect()
 }
 
-/// Asks all clusters of this installation once; returns those that have changed.
+/// Queries all clusters of this installation once; returns those that have changed.
 async fn round<N: NodeClient>(
     caches: &Caches,
     nodes: &N,
@@ -160,7 +161,8 @@ fn is_managed(managed: &Managed, cluster: &ClusterRef) -> bool {
     managed.contains(namespace.unwrap_or_default(), &cluster.name)
 }
 
-/// Clusters with pods on machines whose state has changed: `kubectl drain` evicts as soon as it has cordoned.
+/// Triggers for clusters with pods on machines whose state has changed: `kubectl drain` evicts pods right
+/// after it has cordoned.
 pub fn machine_triggers(caches: Caches) -> Triggers {
     stream::unfold((caches, None), |(caches, before)| async move {
         tokio::time::sleep(MACHINES_INTERVAL).await;

@@ -50,7 +50,7 @@ pub enum Addressing {
 
 impl Addressing {
     /// `host:port` of the HTTP API of a pod's node; None while the pod has no IP address. `domain`: the DNS
-    /// domain of the Kubernetes cluster, where the cluster has none on record.
+    /// domain of the Kubernetes cluster, for a cluster whose status has none.
     pub fn address(self, cluster: &RqliteCluster, domain: &str, pod: &Pod) -> Option<String> {
         let by_ip = pod_address(pod)?;
         let port = names::HTTP_PORT;
@@ -78,7 +78,7 @@ pub fn pod_address(pod: &Pod) -> Option<String> {
     })
 }
 
-/// The addresses at which a cluster's nodes are asked, with their pods.
+/// The addresses at which a cluster's nodes are queried, with their pods.
 pub fn addresses(
     cluster: &RqliteCluster,
     live: &Live,
@@ -154,13 +154,13 @@ pub async fn observe(
         cluster,
     };
     let settled = settle(&mut seen, live, nodes, environment);
-    // Whatever is known by then counts.
+    // After the limit, the responses so far are used.
     let _ = tokio::time::timeout(settle::LIMIT, settled).await;
     ask_for_restore(&mut seen, live, nodes, environment).await;
     seen
 }
 
-/// Asks the leader how far a restore is, while one is open.
+/// Reads the state of a restore from the leader, while a restore is open.
 async fn ask_for_restore(
     seen: &mut Observation,
     live: &Live,
@@ -195,7 +195,7 @@ fn default_clients(policy: &NetworkPolicy) -> Option<DefaultClients> {
     Some(DefaultClients::from(text.as_str())).filter(DefaultClients::is_known)
 }
 
-/// Asks nodes again where one response of each does not suffice.
+/// Queries nodes again if one response of each does not suffice.
 async fn settle(
     seen: &mut Observation,
     live: &Live,

@@ -1,5 +1,5 @@
-//! What kind of Kubernetes cluster the operator runs in: its DNS domain, and whether it assigns users to
-//! pods.
+//! Properties of the Kubernetes cluster in which the operator runs: its DNS domain, and whether it assigns
+//! users to pods.
 use std::{fs, time::Duration};
 
 use kube::Client;
@@ -11,7 +11,7 @@ use crate::cluster::facts::observation::Platform;
 const OPENSHIFT_GROUP: &str = "security.openshift.io";
 /// The resolver's configuration.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Pause between questions to an API server that does not answer.
+/// Pause between requests to an API server that does not respond.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Whether the platform assigns users and groups to pods.
@@ -26,7 +26,8 @@ pub enum OpenShift {
     False,
 }
 
-/// Finds out. Asks the API server until it answers: nothing can be done before.
+/// Determines the platform. Repeats the request to the API server until it responds, because nothing can be
+/// done before.
 pub async fn find(client: &Client, domain: Option<String>, openshift: OpenShift) -> Platform {
     let found = fs::read_to_string(RESOLV_CONF).ok();
     let found = found.and_then(|text| search_domain(&text));

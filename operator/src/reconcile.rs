@@ -59,13 +59,13 @@ pub struct Context {
     pub ending: Ending,
     /// Results of database checks.
     pub checks: Checks,
-    /// What leaders said of restores in place.
+    /// Leaders' reports about restores in place.
     pub restores: Restores,
     /// External edits of the operator's objects.
     pub edits: Edits,
     /// Leaders as last confirmed.
     pub leaders: Leaders,
-    /// What the API server makes of applied objects.
+    /// Differences of applied objects that the API server makes and the operator accepts.
     pub accepted: Accepted,
     /// Objects of others that have names of clusters' objects.
     pub taken: Taken,
@@ -156,11 +156,12 @@ pub async fn reconcile(
     set_labels(&actor, &plan).await?;
     let outcome = perform(context, &actor, &plan).await?;
     let wait = report_outcome(context, &cluster, &plan, outcome).await;
-    // The status is to say it at once.
+    // The next reconcile reports it in the status, at once.
     Ok(if is_news { Duration::ZERO } else { wait })
 }
 
-/// Makes the cluster the owner of what a person asked of it, and deletes what ended long ago.
+/// Makes the cluster the owner of recoveries and restores that a person created, and deletes those that ended
+/// long ago.
 async fn tidy_up(actor: &Actor<'_, Http>, plan: &Plan) -> Result<(), Error> {
     for recovery in &plan.unowned {
         actor.own(&actor.live.recoveries, recovery).await?;
@@ -187,8 +188,8 @@ async fn set_labels(actor: &Actor<'_, Http>, plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes Secrets, then the objects that refer to them; returns whether other names than before are somebody
-/// else's.
+/// Writes Secrets, then the objects that refer to them; returns whether the set of names that others have has
+/// changed.
 async fn write_objects(
     context: &Context,
     cluster: &RqliteCluster,
@@ -230,7 +231,7 @@ async fn apply_both(
     Ok(())
 }
 
-/// Publishes what a plan has to say besides its decision, and the edits by others that it reverts.
+/// Publishes a plan's events besides that of the decision, and the edits by others that it reverts.
 async fn report_plan(context: &Context, cluster: &RqliteCluster, live: &Live, plan: &Plan) {
     for notice in &plan.notices {
         let about = cluster.object_ref(&());
@@ -268,7 +269,7 @@ async fn find_identity(
     let adopted = found.adopted.clone();
     report_applied(context, cluster, found).await;
     match adopted.first() {
-        // The caches are to show it first.
+        // Continue once the caches have it.
         Some(object) => Err(Error::Changed(object.clone())),
         None => Ok(()),
     }
@@ -290,7 +291,7 @@ async fn settle_finalizers(
     }
 }
 
-/// Publishes what applying the objects has found and done.
+/// Publishes events about the result of applying the objects.
 async fn report_applied(context: &Context, cluster: &RqliteCluster, applied: Applied) {
     for (edit, version) in applied.reverted {
         report_edit(context, cluster, edit, version).await;

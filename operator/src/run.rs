@@ -142,7 +142,8 @@ impl Options {
             .unwrap_or_else(|| format!("{host}_{random:08x}"))
     }
 
-    /// What is to be known of the Kubernetes cluster. Asks the API server until it answers.
+    /// Determines the properties of the Kubernetes cluster. Repeats the request to the API server until it
+    /// responds.
     pub async fn platform(&self, client: &Client) -> Platform {
         platform::find(client, self.cluster_domain.clone(), self.openshift).await
     }

@@ -1,5 +1,5 @@
-//! Secrets: read by name, and made from recipes. The only part of the operator that has random material in
-//! its hands.
+//! Secrets: read by name, and made from recipes. The only module of the operator that creates random
+//! passwords and keys.
 mod certificates;
 mod make;
 mod read;

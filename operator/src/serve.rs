@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Whether the operator is ready. A standby that waits for the Lease counts as ready; without the API server
-/// nobody is.
+/// no process does.
 #[derive(Clone, Debug, Default)]
 pub struct Ready {
     synced: Arc<AtomicBool>,
@@ -31,7 +31,7 @@ impl Ready {
         self.synced.store(true, Ordering::Release);
     }
 
-    /// Records why the API server does not answer; None if it does.
+    /// Records why the API server does not respond; None if it does.
     pub fn set_away(&self, why: Option<String>) {
         let mut away = self.away.lock();
         match (&*away, &why) {

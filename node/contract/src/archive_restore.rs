@@ -1,5 +1,4 @@
-//! A restore in place: `/archive/restore`. The request names its point and what it consents to; the state
-//! says what is found, undone and done.
+//! `/archive/restore`: the request for a restore in place, and its state.
 use serde::{Deserialize, Serialize};
 
 /// Body of `POST /archive/restore`. Unknown fields are refused: a restore must be understood completely.
@@ -18,18 +17,18 @@ pub struct RestoreRequest {
     /// Id of the lineage of the point; needed only if it is ambiguous.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lineage: Option<String>,
-    /// Nothing may have been written after this index, such as the end that a dry run found (`undone_to`):
-    /// what nobody has seen is not undone.
+    /// The restore is refused if an entry after this index may have changed the database. Pass the end that a
+    /// dry run found (`undone_to`), so that no write is undone that was not shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expect_index: Option<u64>,
     /// Only find the point, and what would be undone.
     pub dry_run: bool,
-    /// The cluster's id: the whole database is replaced.
+    /// The cluster's id, as confirmation that the whole database is replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirm: Option<String>,
 }
 
-/// The restore that runs, or the last one since the start: the reply of `POST` and `GET /archive/restore`.
+/// The running restore, or the last one since the start: the reply of `POST` and `GET /archive/restore`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RestoreState {
@@ -38,7 +37,7 @@ pub struct RestoreState {
     pub id: Option<String>,
     /// One of the constants below; later nodes may have more.
     pub state: String,
-    /// Nothing is changed.
+    /// It is a dry run, which changes nothing.
     pub dry_run: bool,
     /// Lineage of the point.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,22 +51,22 @@ pub struct RestoreState {
     /// First index that is undone; none if nothing is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub undone_from: Option<u64>,
-    /// Last index that is undone. Before the load: as of now.
+    /// Last index that is undone; before the load, as of the last check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub undone_to: Option<u64>,
-    /// Number of entries after it, which are undone.
+    /// Number of entries that are undone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub undone_entries: Option<u64>,
-    /// Seconds from it to the newest entry.
+    /// Seconds from the restored entry to the newest one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub undone_seconds: Option<u64>,
-    /// How much of the work is done.
+    /// Progress in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub percent: Option<u64>,
-    /// Index of the state before, which the archive has.
+    /// Index of the replaced state, which is archived and can be restored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub safety_index: Option<u64>,
-    /// Index at which the restored state is in force.
+    /// Index of the entry with which the restored state took effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restored_at_index: Option<u64>,
     /// When it began, RFC 3339.
@@ -81,13 +80,13 @@ pub struct RestoreState {
 }
 
 impl RestoreState {
-    /// None since the start.
+    /// There was no restore since the start.
     pub const NONE: &str = "none";
-    /// It runs.
+    /// It is running.
     pub const RUNNING: &str = "running";
     /// Done; a dry run: the point was found.
     pub const DONE: &str = "done";
-    /// It failed, and the database is as it was.
+    /// It failed, and the database is unchanged.
     pub const FAILED: &str = "failed";
 
     /// Has it ended?

@@ -31,7 +31,7 @@ pub struct PlanFile {
 }
 
 impl PlanFile {
-    /// Checks what can be checked without looking at the peers.
+    /// Checks everything that does not depend on the peers.
     ///
     /// # Errors
     /// What is wrong with the plan.

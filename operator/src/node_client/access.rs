@@ -1,5 +1,5 @@
-//! How the nodes of each cluster are reached: by TLS or in clear text, trusting whom, as which user. Made
-//! from the cluster's Secrets and pods in each reconcile.
+//! How the nodes of each cluster are reached: by TLS or in clear text, with which trusted authorities, as
+//! which user. Updated from the cluster's Secrets and pods in each reconcile.
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
@@ -37,28 +37,28 @@ const AUTHORITIES: &str = "ca.crt";
 /// Secrets by name.
 type Secrets = BTreeMap<String, ObservedSecret>;
 
-/// How a node is spoken to.
+/// The kind of connection to a node.
 #[derive(Clone, Debug)]
 pub(super) enum Channel {
     /// In clear text: it has no certificate for clients.
     Plain,
-    /// By TLS: its certificate has to be valid for this name.
+    /// By TLS: its certificate must be valid for this name.
     Tls(Arc<ClientConfig>, ServerName<'static>),
-    /// By TLS, but nobody knows whom to trust.
+    /// By TLS, but the trusted authorities are not known: the reason.
     Unusable(String),
 }
 
 /// How a node is reached.
 #[derive(Clone, Debug)]
 pub(super) struct Access {
-    /// How it is spoken to.
+    /// The kind of connection.
     pub(super) channel: Channel,
-    /// Passwords of the operator's user, to be tried in this order; none if the node asks for none.
+    /// Passwords of the operator's user, to be tried in this order; empty if the node requires none.
     pub(super) passwords: Vec<SecretBytes>,
 }
 
 impl Access {
-    /// A node that asks for nothing.
+    /// Access to a node without TLS and users.
     fn open() -> Self {
         Self {
             channel: Channel::Plain,
@@ -67,13 +67,13 @@ impl Access {
     }
 }
 
-/// The ways to the nodes of all clusters.
+/// Access to the nodes of all clusters.
 #[derive(Clone, Default)]
 pub struct Accesses(Arc<Mutex<All>>);
 
 #[derive(Default)]
 struct All {
-    /// By address: the uid of the cluster, and the way.
+    /// By address: the uid of the cluster, and the access.
     nodes: HashMap<String, (String, Arc<Access>)>,
     /// The operator's present and former password, by uid of the cluster.
     passwords: HashMap<String, Vec<SecretBytes>>,
@@ -86,7 +86,7 @@ impl fmt::Debug for Accesses {
 }
 
 impl Accesses {
-    /// The way to the node at an address.
+    /// Access to the node at an address.
     pub(super) fn get(&self, address: &str) -> Arc<Access> {
         let all = self.0.lock();
         let known = all.nodes.get(address);
@@ -96,8 +96,8 @@ impl Accesses {
         )
     }
 
-    /// Notes how the nodes of a cluster are reached now. An address that was a pod's of this cluster and is
-    /// none any more is forgotten: it may become somebody else's.
+    /// Records how the nodes of a cluster are reached now. An address that no pod of the cluster has any more
+    /// is removed, because another pod may get it.
     pub fn note(
         &self,
         cluster: &RqliteCluster,
@@ -114,7 +114,7 @@ impl Accesses {
             let known = all.passwords.entry(uid.clone()).or_default();
             known.retain(|password| password != present);
             known.insert(0, present.clone());
-            // Nodes that have not read the new file yet know the former one.
+            // Nodes that have not read the new file yet accept the former password.
             known.truncate(2);
         }
         let passwords = all.passwords.get(&uid).cloned().unwrap_or_default();
@@ -137,7 +137,7 @@ impl Accesses {
         }
     }
 
-    /// Forgets a cluster that is gone.
+    /// Removes a deleted cluster.
     pub fn forget(&self, uid: &str) {
         let mut all = self.0.lock();
         all.nodes.retain(|_, (of, _)| of != uid);
@@ -145,7 +145,7 @@ impl Accesses {
     }
 }
 
-/// The header by which the operator says who it is.
+/// The value of the header `Authorization` of the operator's user.
 pub(super) fn authorization(password: &SecretBytes) -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     let mut login = format!("{OPERATOR_USER}:").into_bytes();
@@ -153,7 +153,7 @@ pub(super) fn authorization(password: &SecretBytes) -> String {
     format!("Basic {}", STANDARD.encode(login))
 }
 
-/// Has a pod's node this flag? What counts is what it was started with, whatever the spec says by now.
+/// Was a pod's node started with this flag? The present spec may differ.
 fn has_flag(pod: &Pod, flag: &str) -> bool {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     let mut flags = containers
@@ -162,7 +162,7 @@ fn has_flag(pod: &Pod, flag: &str) -> bool {
     flags.any(|one| one.starts_with(flag))
 }
 
-/// The pod's DNS name: certificates have it, whatever address the pod has.
+/// The pod's DNS name, which certificates contain whatever address the pod has.
 fn server_name(cluster: &RqliteCluster, domain: &str, pod: &Pod) -> Option<ServerName<'static>> {
     let name = format!(
         "{}.{}.{}.svc.{}",
@@ -180,8 +180,8 @@ fn certificates(pem: Option<&SecretBytes>) -> Vec<CertificateDer<'static>> {
     all.filter_map(Result::ok).collect()
 }
 
-/// TLS to the nodes of a cluster: trusts its authorities, and shows the operator's certificate if there is
-/// one.
+/// TLS configuration for the nodes of a cluster: trusts its authorities, and presents the operator's
+/// certificate if there is one.
 fn config(cluster: &RqliteCluster, secrets: &Secrets) -> Result<Arc<ClientConfig>, String> {
     let name = cluster.name_any();
     let own = |secret: String| secrets.get(&secret).filter(|secret| secret.is_ours());
@@ -207,7 +207,7 @@ fn config(cluster: &RqliteCluster, secrets: &Secrets) -> Result<Arc<ClientConfig
         .map_err(|error| error.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
-    // That of the port itself is of an authority that nodes trust, wherever it is from.
+    // Otherwise that of the HTTP port, whose authority the nodes trust in any case.
     let shown = [names::operator_secret(&name), secret_name];
     let shown = shown.into_iter().filter_map(own).find_map(identity);
     let config = match shown {
@@ -227,8 +227,8 @@ fn identity(
     (!chain.is_empty()).then_some((chain, key))
 }
 
-/// Checks the chain, the time and the name. The very certificate of the cluster's Secret also counts without
-/// the pod's name: one that a person gives need not name each pod.
+/// Checks the chain, the time and the name. The certificate in the cluster's Secret itself is also accepted
+/// without the pod's name: one that a person provides need not name each pod.
 #[derive(Debug)]
 struct Verifier {
     chain: Arc<WebPkiServerVerifier>,
@@ -253,7 +253,7 @@ impl ServerCertVerifier for Verifier {
         );
         let is_own = self.leaf.as_ref().is_some_and(|leaf| leaf == end_entity);
         match verified {
-            // The name is checked last: all else is right.
+            // The name is checked last, so everything else is valid.
             Err(TlsError::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if is_own => Ok(ServerCertVerified::assertion()),

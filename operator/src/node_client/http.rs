@@ -39,7 +39,7 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 const CHECK_PATH: &str = "/db/check";
 /// Path of restores in place.
 const RESTORE_PATH: &str = "/archive/restore";
-/// Timeout of the request for a restore: the leader looks into the store before it answers.
+/// Timeout of the request for a restore: the leader reads from the store before it responds.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(40);
 /// Maximum length of a node's error text in messages.
 const MAX_TEXT_CHARS: usize = 300;
@@ -81,8 +81,8 @@ impl Http {
         reply::rows(&body).map_err(|message| failure(FailureKind::Malformed, message))
     }
 
-    /// Sends one request, with an optional JSON body, and reads the response within `limit`. A node that does
-    /// not know the operator's new password yet is shown the former one.
+    /// Sends one request, with an optional JSON body, and reads the response within `limit`. If the node does
+    /// not accept the operator's new password yet, tries the former one.
     async fn call(
         &self,
         method: Method,
@@ -265,8 +265,7 @@ fn accepted(path: &str, (code, body): (StatusCode, Bytes)) -> Result<Bytes, Fail
     }
     let kind = match code {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => FailureKind::Unauthorized,
-        // Whoever responds with another code, it is not a node that reports its status: a proxy may have
-        // responded in its place.
+        // Any other code is not a node's report of its status: a proxy may have responded in its place.
         _ => FailureKind::Interrupted,
     };
     let mut text = shortened(&body);

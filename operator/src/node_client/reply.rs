@@ -74,11 +74,11 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
     })
 }
 
-/// The reply to the request for a restore. What the node refuses is a restore that failed; an answer of
-/// something else than a node, or of a node that cannot answer now, is none.
+/// The reply to the request for a restore. A refusal by the node is a restore that failed; a response of
+/// something else than a node, or of a node that cannot respond properly now, is an error.
 ///
 /// # Errors
-/// There is no usable answer.
+/// There is no usable response.
 pub(super) fn restore(
     (code, body): (StatusCode, Bytes),
     request: &RestoreRequest,

@@ -48,7 +48,7 @@ pub(super) fn convert(claim: &PersistentVolumeClaim, live: &Live) -> ObservedCla
     }
 }
 
-/// The disk of an ephemeral cluster's pod as a claim: it is this pod's, and with the pod it is gone. A member
+/// The disk of an ephemeral cluster's pod as a claim: it belongs to the pod and is deleted with it. A member
 /// whose pod has another uid has therefore lost its disk.
 pub(super) fn of_ephemeral(pod: &Pod, size: &ByteSize) -> ObservedClaim {
     ObservedClaim {

@@ -1,4 +1,4 @@
-//! What is known about moving pods away from machines that are being drained.
+//! Where pods on machines that are being drained can be moved.
 use kube::ResourceExt;
 
 use crate::{

@@ -14,12 +14,12 @@ use crate::{
     error::Error,
 };
 
-/// Clocks may differ by this much.
+/// Certificates are valid from this long before they are made, for clocks that differ.
 const SKEW: Duration = Duration::HOUR;
-/// Life of an authority. It is replaced after two thirds of it, with overlap; applications that keep a copy
-/// of its certificate have at least the rest, a year, to take the next one.
+/// Validity of an authority in days. It is replaced after two thirds of it, with overlap; applications that
+/// keep a copy of its certificate have at least the rest, a year, to get the next one.
 const AUTHORITY_DAYS: i64 = 3 * 365;
-/// Life of a certificate: short, because it is renewed without anybody's doing.
+/// Validity of a certificate in days: short, because it is renewed automatically.
 const LEAF_DAYS: i64 = 90;
 
 /// What a certificate is made for.
@@ -29,7 +29,7 @@ pub(super) struct Leaf<'a> {
     pub(super) common_name: &'a str,
     /// DNS names and IP addresses.
     pub(super) names: &'a [String],
-    /// Authorities that are trusted besides the one that signs, in PEM.
+    /// Trusted authorities besides the signing one, in PEM.
     pub(super) trusted: &'a [String],
     /// When it is made, in seconds since 1970.
     pub(super) at: i64,
@@ -51,7 +51,7 @@ fn valid_for(params: &mut CertificateParams, at: i64, days: i64) {
     params.not_after = now + Duration::days(days);
 }
 
-/// A new authority. If there is one before it, that one signs it as well.
+/// A new authority; a present one cross-signs it.
 ///
 /// # Errors
 /// No key could be made.
@@ -63,7 +63,7 @@ pub(super) fn authority(
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = named(common_name);
-    // Certificates that it signs, and the next authority.
+    // It signs leaf certificates and, as a cross-signed intermediate, the next authority.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     valid_for(&mut params, at, AUTHORITY_DAYS);
@@ -83,7 +83,7 @@ pub(super) fn authority(
     Ok(all)
 }
 
-/// What signs.
+/// The authority as an issuer.
 fn issuer(authority: &Contents) -> Result<Issuer<'static, KeyPair>, Error> {
     let text = |key: &str| {
         let value = authority.get(key).and_then(SecretBytes::expose_text);
@@ -112,7 +112,7 @@ pub(super) fn leaf(authority: &Contents, wanted: &Leaf<'_>) -> Result<Contents, 
         .signed_by(&key, &issuer(authority)?)
         .map_err(failed)?;
     let text = |key: &str| authority.get(key).and_then(SecretBytes::expose_text);
-    // Whoever trusts only the authority of before finds the way to it.
+    // Includes the cross-signed certificate, for clients that trust only the former authority.
     let chain = [signed.pem(), text(CROSS).unwrap_or_default().to_owned()];
     let signer = text(AUTHORITIES).unwrap_or_default();
     let mut trusted = wanted.trusted.to_vec();

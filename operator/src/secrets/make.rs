@@ -1,4 +1,5 @@
-//! Makes the contents of Secrets from recipes. What is there and fits is kept, so that nothing is made twice.
+//! Makes the contents of Secrets from recipes. Existing contents that match are kept, so that nothing is made
+//! twice.
 use std::collections::BTreeMap;
 
 mod connection;
@@ -26,12 +27,12 @@ const AUTHORITIES: &str = "ca.crt";
 pub struct Maker<'a> {
     /// The Secrets as they were read.
     seen: &'a BTreeMap<String, ObservedSecret>,
-    /// What the Secrets contain that were made, or found as they should be.
+    /// Contents of the Secrets that were made, or that already matched.
     made: BTreeMap<String, Contents>,
 }
 
 impl<'a> Maker<'a> {
-    /// A maker that knows what was read.
+    /// A maker with the Secrets that were read.
     pub fn new(seen: &'a BTreeMap<String, ObservedSecret>) -> Self {
         Self {
             seen,
@@ -95,7 +96,7 @@ impl<'a> Maker<'a> {
         }
     }
 
-    /// A value of a Secret: as it was made just now, or as it was read.
+    /// A value of a Secret: as just made, or else as read.
     fn latest(&self, name: &str, key: &str) -> Option<&SecretBytes> {
         match self.made.get(name) {
             Some(made) => made.get(key).filter(|value| !value.is_empty()),
@@ -115,7 +116,7 @@ impl<'a> Maker<'a> {
         }
     }
 
-    /// Records what a Secret contains by now, for those that come after it.
+    /// Records the present contents of a Secret, for recipes that use it.
     pub fn note(&mut self, name: &str, contents: Contents) {
         self.made.insert(name.to_owned(), contents);
     }

@@ -18,13 +18,14 @@ use crate::{
     error::Error,
 };
 
-/// For how long what was read is used again: reconciles that follow at once do not read it again.
+/// How long Secrets that were read are used again, so that reconciles in quick succession do not read them
+/// again.
 const FRESH: Duration = Duration::from_secs(5);
 
 /// Secrets that exist, by name.
 type Observed = BTreeMap<String, ObservedSecret>;
 
-/// When Secrets were read, the names that were asked for, and what was found.
+/// When Secrets were read, the requested names, and the result.
 type Reading = (Instant, Vec<String>, Observed);
 
 /// What was read last, by uid of the cluster.
@@ -35,7 +36,7 @@ impl SecretCache {
     /// The Secrets of one cluster, at most a few seconds old.
     ///
     /// # Errors
-    /// The API server cannot be asked, or refuses it.
+    /// A request to the API server failed.
     pub async fn get(&self, client: &Client, cluster: &RqliteCluster) -> Result<Observed, Error> {
         let uid = cluster.uid().unwrap_or_default();
         let names: Vec<String> = secrets::names(cluster).all().into_iter().cloned().collect();
@@ -64,7 +65,7 @@ impl SecretCache {
 /// Reads the Secrets of one cluster.
 ///
 /// # Errors
-/// The API server cannot be asked, or refuses it.
+/// A request to the API server failed.
 pub async fn read(client: &Client, cluster: &RqliteCluster) -> Result<Observed, Error> {
     let names = secrets::names(cluster);
     let api: Api<Secret> = Api::namespaced(
@@ -87,7 +88,7 @@ pub async fn read(client: &Client, cluster: &RqliteCluster) -> Result<Observed, 
     Ok(converted.collect())
 }
 
-/// What is known of a Secret. The contents of somebody else's are dropped unless the spec names it.
+/// Converts a Secret. The contents of one that is not the cluster's are dropped unless the spec names it.
 fn convert(secret: Secret, cluster: &RqliteCluster, is_given: bool) -> ObservedSecret {
     let uid = cluster.uid().unwrap_or_default();
     let owner = match belonging(&secret.metadata, &cluster.name_any(), &uid) {

@@ -1,13 +1,14 @@
-//! `archive`: how far the continuous archive is.
+//! `archive`: the progress of the continuous archive.
 use serde::{Deserialize, Serialize};
 
 use crate::RestoreState;
 
-/// The archive, as this node knows it. All fields may be absent: a follower knows what the leader last said.
+/// The archive, as this node knows it. All fields may be absent; a follower has what the leader last
+/// reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ArchiveStatus {
-    /// Is there one?
+    /// Whether an archive is configured.
     pub enabled: bool,
     /// Where it is, without secrets.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -21,10 +22,10 @@ pub struct ArchiveStatus {
     /// Time of that entry, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archived_time: Option<String>,
-    /// Age of the oldest entry that the archive lacks; 0 if it lacks none.
+    /// Age in seconds of the oldest entry that is not archived; 0 if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub behind_seconds: Option<u64>,
-    /// Committed entries that the archive lacks.
+    /// Number of committed entries that are not archived.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub behind_entries: Option<u64>,
     /// When a segment was last sealed, RFC 3339.
@@ -39,7 +40,7 @@ pub struct ArchiveStatus {
     /// Bytes of the log that are kept for the archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_held_bytes: Option<u64>,
-    /// Entries that the archive lacks for good.
+    /// Entries that were never archived and no longer can be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gap: Option<ArchiveGap>,
     /// The restore that runs, or the last one.
@@ -59,7 +60,7 @@ pub struct ArchiveBase {
     pub bytes: u64,
 }
 
-/// Entries that the archive lacks for good: no moment between them can be restored.
+/// Entries that were never archived and no longer can be: no state between them can be restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ArchiveGap {

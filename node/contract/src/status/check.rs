@@ -57,7 +57,7 @@ impl CheckStatus {
     pub const DAMAGED: &str = "damaged";
     /// It did not finish within its limit.
     pub const TIMED_OUT: &str = "timed_out";
-    /// Somebody ended it.
+    /// It was cancelled.
     pub const CANCELLED: &str = "cancelled";
     /// It had to end, and nothing is known; it can be started again, also under the same id.
     pub const INTERRUPTED: &str = "interrupted";

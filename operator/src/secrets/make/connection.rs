@@ -1,5 +1,5 @@
-//! The Secret by which an application connects: names as the Service Binding specification and people know
-//! them.
+//! The Secret by which an application connects, with the keys of the Service Binding specification and
+//! further common ones.
 use super::random::password as random_password;
 use crate::{
     cluster::{
@@ -31,7 +31,7 @@ pub(super) fn contents(
     };
     let (mut present, mut next) = (there(PASSWORD), there(NEXT_PASSWORD));
     if asked.password.is_some() {
-        // What the person's Secret does not have for a moment stays here.
+        // If the person's Secret has no password for a moment, the present one stays.
         present = given
             .filter(|given| is_password(given))
             .cloned()

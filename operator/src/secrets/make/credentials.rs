@@ -19,10 +19,10 @@ use crate::{
     error::Error,
 };
 
-/// Memory in KiB and passes for passwords that people choose: what OWASP recommends where memory is scarce. A
-/// node checks several at a time, and remembers those that were right.
+/// argon2id parameters (memory in KiB, passes) for passwords that people choose: OWASP's recommendation for
+/// little memory (7 MiB, 5 passes). A node checks several at a time, and remembers correct ones.
 const CHOSEN: (u32, u32) = (7168, 5);
-/// The same for random passwords of 256 bits, which cannot be guessed at any price of a guess.
+/// The same for random passwords of 256 bits, which cannot be guessed at any speed.
 const RANDOM: (u32, u32) = (64, 1);
 /// Former passwords of one user that are still accepted.
 const MAX_PREVIOUS: usize = 2;
@@ -30,10 +30,11 @@ const MAX_PREVIOUS: usize = 2;
 const SALT_BYTES: usize = 16;
 /// Shortest password of the nodes' own user that is kept.
 const MIN_OWN_CHARS: usize = 32;
-/// How many right passwords are remembered. Each costs 32 bytes.
+/// Number of matching passwords that are remembered. Each costs 32 bytes.
 const MAX_REMEMBERED: usize = 4096;
 
-/// Hashes and passwords that fit, by a digest of both: each is looked at in every reconcile.
+/// Pairs of hash and password that match, by a digest of both, because each pair is checked in every
+/// reconcile.
 static FITTING: LazyLock<Mutex<HashSet<[u8; 32]>>> = LazyLock::new(Mutex::default);
 
 /// One user of the file.
@@ -50,7 +51,7 @@ struct Entry {
 
 /// A user's passwords.
 pub(super) struct Passwords {
-    /// The present one; None: whatever the file has stays.
+    /// The present one; None if what the file has stays.
     pub(super) present: Option<SecretBytes>,
     /// The next one, which is accepted already.
     pub(super) next: Option<SecretBytes>,
@@ -83,11 +84,11 @@ pub(super) fn file(
     for login in &asked.logins {
         let former = known(&login.name).cloned().unwrap_or_default();
         let entry = match login.secret {
-            // Nodes read this one from the file, to show it to others.
+            // Nodes read this password from the file, to log in to other nodes.
             None => own(asked, login, former)?,
             Some(_) => hashed(asked.drops_previous, login, former, &passwords(login))?,
         };
-        // A user whose password is not there yet is not there either.
+        // A user without a password yet is left out.
         all.extend(Some(entry).filter(|entry| !entry.password.is_empty()));
     }
     let text = serde_json::to_string_pretty(&all).unwrap_or_default();
@@ -157,7 +158,7 @@ fn hashed(
     })
 }
 
-/// Does a file let this user in with this password?
+/// Does the file accept this password of this user?
 pub(super) fn accepts(file: Option<&SecretBytes>, user: &str, password: &SecretBytes) -> bool {
     let entries = parse(file).into_iter();
     let mut of_user = entries.filter(|entry| entry.username == user);
@@ -255,9 +256,9 @@ mod tests {
         // Back to a former one: its hash is used again.
         let back = make(&asked(false), Some(&second), Some("one"), None);
         assert!(lets(&back, "one") && lets(&back, "two"));
-        // The Secret of the password is gone for a moment: nobody is locked out.
+        // The password's Secret may be missing only for a moment: the user keeps access.
         assert_eq!(make(&asked(false), Some(&third), None, None), third);
-        // One that never was there lets nobody in.
+        // Without any password so far, the user has no access.
         let none = make(&asked(false), None, None, None);
         assert!(!none.expose_text().unwrap().contains("app"));
     }
