@@ -1,5 +1,5 @@
-//! How a cluster's nodes are reached where they ask for a user or speak TLS only: what the Secrets say, read
-//! with the permissions of whoever runs this.
+//! How a cluster's nodes are reached if they require users or TLS: reads the Secrets, with the permissions of
+//! the caller.
 use std::fmt;
 
 use anyhow::{Context, bail};
@@ -31,13 +31,13 @@ impl fmt::Debug for Login {
 }
 
 impl Login {
-    /// The line that the shell reads it from.
+    /// The line `user:password` for the shell's standard input.
     pub(crate) fn line(&self) -> String {
         format!("{}:{}\n", self.user, self.password)
     }
 }
 
-/// What a cluster's nodes ask of clients.
+/// What a cluster's nodes require of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Demands {
     /// A user and a password.
@@ -49,7 +49,7 @@ pub(crate) struct Demands {
 }
 
 impl Demands {
-    /// What the cluster's status says.
+    /// The requirements by the cluster's status.
     pub(crate) fn of(cluster: &RqliteCluster) -> Self {
         let status = cluster.status.as_ref();
         let authentication = status.and_then(|status| status.authentication.as_ref());
@@ -67,7 +67,7 @@ impl Demands {
         }
     }
 
-    /// Is there nothing to show?
+    /// Is nothing required?
     pub(crate) fn is_nothing(self) -> bool {
         !self.user && !self.tls
     }
@@ -123,7 +123,7 @@ pub(crate) fn connection_name(
     }
 }
 
-/// The user for SQL: the one that was asked for, or the application's.
+/// The user for SQL: the given one, or the application's.
 pub(crate) async fn for_sql(
     target: &Target,
     cluster: &RqliteCluster,
@@ -136,7 +136,7 @@ pub(crate) async fn for_sql(
     login(target, &name).await.map(Some)
 }
 
-/// The user for questions to nodes: the one that was asked for, or the operator's own.
+/// The user for requests to nodes: the given one, or the operator's own.
 pub(crate) async fn for_nodes(
     target: &Target,
     cluster: &RqliteCluster,
@@ -155,7 +155,8 @@ pub(crate) async fn for_nodes(
         .map(Some)
 }
 
-/// The certificates by which the nodes are known, in PEM, and what to show them if they ask for it.
+/// The authorities to verify the nodes with, in PEM, and the client certificate to present if they require
+/// one.
 pub(crate) async fn certificates(target: &Target) -> anyhow::Result<Certificates> {
     let secret = secret(target, &names::http_tls_secret(&target.name)).await?;
     Ok(Certificates {

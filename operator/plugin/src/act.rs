@@ -1,4 +1,4 @@
-//! `restart`, `promote`, `sql`, and asking for new certificates.
+//! `restart`, `promote`, `sql`, and the request for new certificates.
 use std::{
     io::{IsTerminal, Read, Write as _},
     process::{Command, ExitCode, Stdio},
@@ -18,7 +18,7 @@ use crate::{
     target::Target,
 };
 
-/// How long the operator may take to begin a restart.
+/// Seconds within which the operator should begin a restart.
 const TAKEN_UP_SECONDS: u64 = 10;
 /// Field manager of this program's changes.
 const FIELD_MANAGER: &str = "kubectl-rqlite";
@@ -175,8 +175,8 @@ pub(crate) async fn sql(
     Ok(ExitCode::SUCCESS)
 }
 
-/// How the shell in the pod reaches its node. The user is in the first line of standard input: arguments are
-/// in the lists of processes, here and there.
+/// Arguments with which the shell in the pod reaches its node. The user is in the first line of standard
+/// input, because arguments appear in the process lists of both machines.
 fn connect_arguments(demands: Demands, host: &str, logs_in: bool) -> Vec<String> {
     let mut all = Vec::new();
     if demands.tls {
@@ -193,7 +193,8 @@ fn connect_arguments(demands: Demands, host: &str, logs_in: bool) -> Vec<String>
     all
 }
 
-/// Runs kubectl. With a login, its standard input is the login's line, and then what this program gets.
+/// Runs kubectl. With a login, its standard input is the login's line, followed by this program's standard
+/// input.
 fn run(
     arguments: &[String],
     login: Option<&Login>,
@@ -218,7 +219,7 @@ fn run(
             login.user
         );
     }
-    // It ends with the program: a read of a terminal cannot be interrupted.
+    // The thread ends with the program, because a read from a terminal cannot be interrupted.
     std::thread::spawn(move || {
         let mut lines = std::io::stdin().lines();
         while let Some(Ok(line)) = lines.next() {
@@ -238,7 +239,7 @@ enum Stdin {
     Terminal,
 }
 
-/// The calls of rqlite, each with its arguments.
+/// The runs of `rqlite` in the pod, each with its arguments.
 fn calls(arguments: &[String], terminal: bool) -> anyhow::Result<Vec<(Stdin, Vec<String>)>> {
     if arguments
         .first()
@@ -264,7 +265,7 @@ fn calls(arguments: &[String], terminal: bool) -> anyhow::Result<Vec<(Stdin, Vec
     batches(&statements::split(&text))
 }
 
-/// Divides statements among calls of rqlite. The first one that fails ends its call.
+/// Divides statements among runs of `rqlite`. A run ends with its first statement that fails.
 fn batches(statements: &[String]) -> anyhow::Result<Vec<(Stdin, Vec<String>)>> {
     let mut all: Vec<(Stdin, Vec<String>)> = Vec::new();
     let mut bytes = MAX_SENT_BYTES;

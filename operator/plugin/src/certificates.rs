@@ -31,7 +31,7 @@ enum Rotate {
 }
 
 impl Options {
-    /// What new certificates are asked for by: the first word of the annotation's value.
+    /// The first word of the annotation's value that requests new certificates.
     pub(crate) fn rotated(&self) -> Option<&'static str> {
         self.rotate.map(|what| match what {
             Rotate::Leaf => "leaf",

@@ -1,4 +1,4 @@
-//! `kubectl rqlite clone`: one object, a cluster that begins with a point of another's archive.
+//! `kubectl rqlite clone`: creates a cluster that begins with a point of another's archive.
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -31,7 +31,7 @@ pub(crate) struct CloneOptions {
     dry_run: bool,
 }
 
-/// The new cluster: as the old one, with the old one's state of the point.
+/// The new cluster: the spec of the old one, restored to the given point of its archive.
 fn clone_object(source: &RqliteCluster, options: &CloneOptions) -> RqliteCluster {
     let mut spec = source.spec.clone();
     let mut bootstrap = spec.bootstrap.take().unwrap_or_default();
@@ -65,8 +65,8 @@ fn clone_object(source: &RqliteCluster, options: &CloneOptions) -> RqliteCluster
     RqliteCluster::new(&options.clone, spec)
 }
 
-/// Takes away what one cluster only can have: passwords, ports of machines, names in DNS, and certificates
-/// for these.
+/// Removes what only one cluster can have: passwords, ports of machines, names in DNS, and certificates for
+/// these.
 fn disentangle(spec: &mut RqliteClusterSpec) {
     for user in spec.users.iter_mut().flatten() {
         user.password_secret = None;

@@ -1,4 +1,5 @@
-//! `kubectl rqlite drill`: asks for a drill of a cluster's archive now, and waits for what it shows.
+//! `kubectl rqlite drill`: requests a drill (a trial restore) of a cluster's archive, and waits for the
+//! result.
 use std::{
     process::ExitCode,
     time::{Duration, Instant},
@@ -14,7 +15,8 @@ use crate::{manager, target::Target};
 
 /// Interval of reading the cluster.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// If the request is not taken up by then, no operator is running, or others go first.
+/// Time within which the operator should begin the drill. Otherwise no operator is running, or other drills
+/// go first.
 const TAKEN_UP: Duration = Duration::from_secs(120);
 /// Field manager of this program's changes.
 const FIELD_MANAGER: &str = "kubectl-rqlite";
@@ -29,7 +31,7 @@ pub(crate) struct DrillOptions {
     no_wait: bool,
 }
 
-/// Asks for a drill, and follows it to its end.
+/// Requests a drill, and follows it to its end.
 pub(crate) async fn run(target: &Target, options: &DrillOptions) -> anyhow::Result<ExitCode> {
     let cluster = target.cluster().await?;
     let name = &target.name;
@@ -102,7 +104,7 @@ fn drill_of(cluster: &RqliteCluster) -> DrillStatus {
 enum Progress {
     NotBegun,
     Runs(String),
-    /// Whether the archive is proven, and what there is to say.
+    /// Whether the drill succeeded, and the text to print.
     Ended(bool, String),
 }
 

@@ -1,10 +1,10 @@
-//! Who looks after a cluster: whether anything that is requested will be carried out.
+//! Which operator manages a cluster, and whether a request will be carried out.
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use operator_api::{RqliteCluster, cluster::Management, names, status::MANAGED};
 
-/// Why no operator looks after the cluster; None if one does.
+/// Why no operator manages the cluster; None if one does.
 pub(crate) fn unmanaged(cluster: &RqliteCluster) -> Option<String> {
     let status = cluster.status.as_ref();
     let Some(condition) = status.and_then(|status| status.condition(MANAGED)) else {
@@ -23,7 +23,7 @@ pub(crate) fn unmanaged(cluster: &RqliteCluster) -> Option<String> {
 /// If an object has no status after this time, no operator is running.
 const OPERATOR_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Gives up waiting for an object that no operator has taken up since `began`.
+/// Fails if no operator has written the object's status within [`OPERATOR_TIMEOUT`] after `began`.
 pub(crate) fn check_taken_up(name: &str, is_taken_up: bool, began: Instant) -> anyhow::Result<()> {
     ensure!(
         is_taken_up || began.elapsed() <= OPERATOR_TIMEOUT,
@@ -32,7 +32,7 @@ pub(crate) fn check_taken_up(name: &str, is_taken_up: bool, began: Instant) -> a
     Ok(())
 }
 
-/// The installation that manages it, for people.
+/// The installation that manages it, as text.
 pub(crate) fn line(cluster: &RqliteCluster) -> Option<String> {
     if let Some(why) = unmanaged(cluster) {
         return Some(format!("NOT MANAGED: {why}"));

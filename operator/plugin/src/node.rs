@@ -1,6 +1,6 @@
-//! A node's HTTP API. Where it asks for nothing, it is reached through the API server's pod proxy, so that no
-//! port has to be open for the user. The proxy passes on neither a password nor a certificate: for these a
-//! port is forwarded, by the API server as well.
+//! Client of a node's HTTP API. If the node requires neither user nor TLS, it is reached through the API
+//! server's pod proxy, so that no port must be open for the user. The proxy forwards neither a password nor a
+//! certificate; then a port is forwarded, also by the API server.
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -25,7 +25,7 @@ use crate::{
     target::Target,
 };
 
-/// The nodes of a cluster, and what they are shown.
+/// The nodes of a cluster, and the credentials for them.
 pub(crate) struct Nodes<'a> {
     target: &'a Target,
     domain: String,
@@ -35,7 +35,7 @@ pub(crate) struct Nodes<'a> {
 }
 
 impl<'a> Nodes<'a> {
-    /// Reads from Secrets what the nodes ask for.
+    /// Reads the credentials that the nodes require from Secrets.
     pub(crate) async fn of(
         target: &'a Target,
         cluster: &RqliteCluster,

@@ -64,7 +64,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// `cluster_uid`: of the cluster that the user saw; one of the same name that is created meanwhile is not
+    /// `cluster_uid`: uid of the cluster that the user saw, so that a later one of the same name is not
     /// recovered.
     fn object(&self, cluster_uid: Option<&str>, dry_run: bool, reason: &str) -> RqliteRecovery {
         let mut spec = RqliteRecoverySpec::new(&self.cluster, reason);

@@ -1,5 +1,5 @@
-//! `kubectl rqlite restore`, `backup` and `archive list`: a dry run and a typed confirmation before a restore
-//! in place, one object for a backup, and what the archive has.
+//! `kubectl rqlite restore`, `backup` and `archive list`: restores in place after a dry run and a typed
+//! confirmation; makes a backup; shows the state of the archive.
 use std::{
     io::{IsTerminal, Write},
     process::ExitCode,
@@ -163,7 +163,7 @@ pub(crate) async fn restore(target: &Target, options: &RestoreOptions) -> anyhow
             bail!("not confirmed: nothing was done");
         }
     }
-    // To the very point that was shown.
+    // Exactly to the index that was shown.
     let real = restore_object(options, cluster.uid(), false, found.index, given);
     let ended = create_and_follow(&api, &real).await?;
     println!("{}", ending(&ended));
@@ -271,7 +271,7 @@ fn backups(all: &[RqliteBackup]) -> String {
     table(&head, &rows)
 }
 
-/// Shows how far the archive is, by the leader's word and by the status.
+/// Shows the progress of the archive, as the leader and the status report it.
 pub(crate) async fn list(target: &Target, user: Option<&str>) -> anyhow::Result<ExitCode> {
     let cluster = target.cluster().await?;
     let Some(spec) = &cluster.spec.archive else {
@@ -299,7 +299,7 @@ pub(crate) async fn list(target: &Target, user: Option<&str>) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is known of an archive. Without the leader's word, what the status has on record.
+/// The state of an archive: as the leader reports it, or else as the status has it.
 pub(crate) fn archive(cluster: &RqliteCluster, live: Option<&ArchiveStatus>) -> String {
     let status = cluster.status.clone().unwrap_or_default();
     let recorded = status.archive.clone().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Errors as one line for people.
 use operator_api::failure;
 
-/// The whole chain of an error, each fact once.
+/// The whole chain of an error on one line, without repetitions.
 pub(crate) fn line(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
@@ -18,7 +18,7 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
     parts.join(": ")
 }
 
-/// What the API server said, or why it did not.
+/// The API server's message, or why there is none.
 fn of_kubernetes(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if is_unknown_kind(&status.message) => {

@@ -25,7 +25,7 @@ impl Target {
         })
     }
 
-    /// The leader's pod, as last observed by the operator.
+    /// The leader's pod, by the cluster's status.
     pub(crate) async fn leader(&self) -> anyhow::Result<String> {
         let status = self.cluster().await?.status.unwrap_or_default();
         status.leader.with_context(|| {

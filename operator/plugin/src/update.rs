@@ -1,4 +1,4 @@
-//! `rollback`, `approve` and `update-image`: words to the operator, by annotations.
+//! `rollback`, `approve` and `update-image`: requests to the operator, by annotations.
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
