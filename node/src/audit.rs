@@ -32,7 +32,7 @@ use crate::{
 /// Longest name that is written; the rest is left out.
 const MAX_NAME_CHARS: usize = 128;
 
-/// What is known of a request before it is served.
+/// The part of a line that is known before a request is served.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Entry {
     /// `http` or `internode`.
@@ -109,7 +109,7 @@ fn is_zero(number: &u64) -> bool {
 
 const NO_ACCESS: u8 = 0;
 
-/// What becomes known while a request is served.
+/// The part of a line that becomes known while a request is served.
 #[derive(Debug, Default)]
 pub struct Notes {
     access: AtomicU8,
@@ -270,7 +270,7 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// What becomes known while the request is served.
+    /// The part of the line that becomes known while the request is served.
     pub fn notes(&self) -> Arc<Notes> {
         Arc::clone(&self.notes)
     }

@@ -71,7 +71,7 @@ impl Access {
     }
 }
 
-/// The version of the file that was read last, and what became of it.
+/// The version of the file that was read last, and whether it was accepted.
 #[derive(Debug, Default)]
 struct Seen {
     /// `None` if it could not be read.
@@ -107,7 +107,7 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// The user as which this node calls others: that of `-join-as`, or nobody.
+/// The user as which this node logs in to others: that of `-join-as`, or none.
 #[derive(Clone, Debug, Default)]
 pub struct OwnUser(Option<Arc<Auth>>);
 
@@ -201,7 +201,7 @@ impl Auth {
         for _ in 0..MAX_REPEATED_CHECKS {
             let rules = source.rules();
             access = source.check_by(&rules, credentials, perms, from).await;
-            // What was allowed while it waited may not be any more.
+            // The rules may have changed while it waited.
             if Arc::ptr_eq(&rules, &source.rules()) {
                 break;
             }

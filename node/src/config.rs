@@ -1,9 +1,9 @@
 //! The command line, parsed and checked.
 //!
-//! This module does not print or exit, and looks at files only to check that extensions exist; `main` acts on
-//! the result of [`parse`]. Reading order: `values` (the result) → `flag` (types of flags) → `table` (all
-//! flags) → `flags` (parser and usage text) → `validate` (rules between values) → `unsupported` (flags that
-//! the program does not implement yet).
+//! This module does not print or exit, and only checks whether extensions exist; `main` acts on the result of
+//! [`parse`]. Reading order: `values` (the result) → `flag` (types of flags) → `table` (all flags) → `flags`
+//! (parser and usage text) → `validate` (rules between values) → `unsupported` (flags that the program does
+//! not implement yet).
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},

@@ -21,14 +21,14 @@ pub(crate) const PARKED_FILE: &str = ".parked";
 /// Never moved: parked data, the held lock, the request to rejoin, and what file systems put into their root.
 const STAYS: [&str; 4] = [PARKED_DIR, "lock", "lost+found", REJOIN_FILE];
 
-/// What is known of a parked copy: the content of its marker.
+/// What a parked copy may contain: the content of its marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParkedMark {
     /// Everything in it is on other members, too.
     Replicated,
     /// It may hold acknowledged writes that a recovery has lost.
     MayHoldLostWrites,
-    /// Nothing: it is of an earlier version.
+    /// Unknown: it was parked by an earlier version.
     Unknown,
 }
 

@@ -7,17 +7,17 @@ pub enum Perm {
     Execute,
     /// `/db/query`, `/db/sql`.
     Query,
-    /// `/db/load`, `/boot`.
+    /// `/db/load`, `/boot`, `/archive/restore`.
     Load,
     /// `/db/backup`.
     Backup,
-    /// `/status`, `/nodes`, `/debug/…`, `/metrics`, `/licenses`.
+    /// `/status`, `/nodes`, `/archive`, `/db/running`, `/debug/…`, `/metrics`, `/licenses`.
     Status,
     /// `/readyz`.
     Ready,
     /// `/snapshot`, `/reap`.
     Snapshot,
-    /// `/leader`, `/db/compare`, `/db/check`.
+    /// `/leader`, `/db/compare`, `/db/check`, `DELETE /db/running/<id>`.
     LeaderOps,
     /// `/remove`.
     Remove,

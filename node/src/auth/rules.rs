@@ -39,7 +39,7 @@ pub(super) struct Rules {
     stand_ins: Vec<Arc<[Hash]>>,
     /// SHA-256 of the file.
     pub(super) sha256: [u8; 32],
-    /// What is odd about the file, but no error.
+    /// Warnings about the file, which are no errors.
     pub(super) warnings: Vec<String>,
 }
 
@@ -50,12 +50,12 @@ impl fmt::Debug for Rules {
     }
 }
 
-/// What is known about a password without hashing it.
+/// The result of examining a password without hashing it.
 #[derive(Debug)]
 pub(super) enum Finding {
     /// Right or wrong.
     Certain(bool),
-    /// It has to be compared with hashes.
+    /// It must be compared with hashes.
     Work(Work),
 }
 
@@ -72,7 +72,7 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Takes long. Others' hashes do not let in.
+    /// Compares with the hashes, which takes long. Never true for the hashes of another user.
     pub(super) fn matches(&self, password: &str) -> bool {
         let found = self.hashes.iter().any(|hash| hash.matches(password));
         found && self.is_users

@@ -77,7 +77,7 @@ fn certificates(config: &Config, errors: &mut Vec<String>) {
     }
 }
 
-/// Combinations in which anybody would get in although somebody asked to keep them out. rqlite has no such
+/// Combinations that would leave the node open although a flag was given to protect it. rqlite has no such
 /// rules.
 fn https(config: &Config, errors: &mut Vec<String>) {
     let tls = &config.http_tls;

@@ -122,11 +122,11 @@ pub struct Config {
     pub auth: Option<PathBuf>,
     /// `stderr` or the file of the audit log. Defaults to no such log.
     pub audit_log: Option<PathBuf>,
-    /// Configuration file of automatic backups. Defaults to none are made.
+    /// Configuration file of automatic backups. Defaults to none: no backups are made.
     pub auto_backup: Option<PathBuf>,
-    /// Configuration file of the automatic restore. Defaults to none is done.
+    /// Configuration file of the automatic restore. Defaults to none: nothing is restored.
     pub auto_restore: Option<PathBuf>,
-    /// Configuration file of the continuous archive. Defaults to none is written.
+    /// Configuration file of the continuous archive. Defaults to none: no archive is written.
     pub archive: Option<PathBuf>,
     /// Keys with which the archive is encrypted. Defaults to none: it is not encrypted.
     pub archive_key_file: Option<PathBuf>,
@@ -241,7 +241,7 @@ pub struct Config {
 const DEFAULT_LEASE: Duration = Duration::from_millis(500);
 
 impl Config {
-    /// Which parked copies are kept, where no operator says so.
+    /// Which parked copies are kept, unless the operator's state file says so.
     pub fn parked_policy(&self) -> ParkedPolicy {
         ParkedPolicy {
             keep: self.parked_keep,

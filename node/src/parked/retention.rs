@@ -19,7 +19,7 @@ pub struct Copy {
     pub bytes: u64,
     /// When it was parked.
     pub parked_at: SystemTime,
-    /// What is known of it.
+    /// What it may contain.
     pub mark: ParkedMark,
 }
 

@@ -5,7 +5,7 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use x509_parser::{parse_x509_certificate, prelude::X509Certificate, public_key::PublicKey};
 
-/// Smallest RSA key that is accepted of anybody.
+/// Smallest RSA key that is accepted, in bits.
 const MIN_RSA_BITS: usize = 2048;
 
 /// When a certificate is valid, in seconds since the Unix epoch.

@@ -40,16 +40,16 @@ pub(super) struct Contents {
 #[derive(Debug)]
 pub(super) struct Material {
     pub(super) server: Arc<ServerConfig>,
-    /// Only between nodes: the HTTP port dials nobody.
+    /// Only between nodes: the HTTP port opens no connections.
     pub(super) client: Option<Arc<ClientConfig>>,
-    /// Verifies certificates of those who dial this port; `None`: they are not asked for.
+    /// Verifies certificates of clients of this port; `None` if none are requested.
     pub(super) clients: Option<Arc<dyn ClientCertVerifier>>,
-    /// Verifies certificates of other nodes that are dialed; `None`: nobody is, or none is verified.
+    /// Verifies certificates of other nodes that are dialed; `None` if none are dialed or verified.
     pub(super) servers: Option<Arc<dyn ServerCertVerifier>>,
     pub(super) leaf_sha256: String,
     pub(super) validity: Validity,
     pub(super) trusted_sha256: Vec<String>,
-    /// Something that works, but hardly as it was meant.
+    /// A setting that works, but probably not as intended.
     pub(super) warning: Option<String>,
     /// Of the files.
     pub(super) digest: [u8; 32],

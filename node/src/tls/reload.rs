@@ -1,6 +1,6 @@
-//! When a bad new file is reported: a function of what was seen.
+//! When an invalid new file is reported: a function without I/O.
 
-/// Files that could not be taken at the last look.
+/// Files that could not be used at the last check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) error: String,
@@ -8,8 +8,8 @@ pub(super) struct Failure {
     pub(super) reported: bool,
 }
 
-/// The failure after another look that ended with `error`. A certificate and its key are often written one
-/// after the other, so an error is reported only when it is seen at two looks in a row, and only once.
+/// The failure after another check that ended with `error`. A certificate and its key are often written one
+/// after the other, so an error is reported only if two checks in a row find it, and only once.
 pub(super) fn after(previous: Option<&Failure>, error: String) -> Failure {
     let reported = previous.is_some_and(|previous| previous.error == error);
     Failure { error, reported }

@@ -27,9 +27,9 @@ use super::{
 };
 use crate::{clock, config::Tls, metrics::Metrics};
 
-/// Pause between two looks at the files.
+/// Interval of checking the files.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
-/// Looks after which an expiring certificate is reported again: once a day.
+/// Number of checks after which an expiring certificate is reported again: once a day.
 const LOOKS_PER_REMINDER: u32 = 24 * 60 * 60;
 
 /// TLS of one port. Connections begin with what is in force; those that are open keep what they began with.
@@ -205,7 +205,7 @@ impl Side {
         }
     }
 
-    /// Looks at the files every second until the stop.
+    /// Checks the files every second, until stopped.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut looks: u32 = 0;
         while stop
@@ -223,7 +223,7 @@ impl Side {
         }
     }
 
-    /// Looks at the files once and takes them if they have changed and are good.
+    /// Checks the files once, and uses them if they have changed and are valid.
     pub fn look(&self) {
         let contents = match self.files.read() {
             Ok(contents) => contents,

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 /// How long a request or a transfer in progress may go on over a connection that is not trusted any more.
 pub const GRACE: Duration = Duration::from_secs(30);
 
-/// Who is at the other end, as it was verified.
+/// The other end of a connection, as it was verified.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     /// The certificate and the ones that came with it; empty if none was asked for.
