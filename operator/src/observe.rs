@@ -178,12 +178,7 @@ async fn ask_for_restore(
         return;
     };
     match nodes.restore_state(&address).await {
-        Ok(Some(state)) => {
-            if let Some(id) = state.id.clone() {
-                seen.restore_states.insert(id, state);
-            }
-        }
-        Ok(None) => {}
+        Ok(answer) => restore::note_answer(&mut seen.restore_states, answer),
         Err(failure) => tracing::debug!("how far the restore is: {}", failure.message),
     }
 }

@@ -88,10 +88,12 @@ impl RestoreState {
     pub const DONE: &str = "done";
     /// It failed, and the database is unchanged.
     pub const FAILED: &str = "failed";
+    /// It ended, and may have taken effect or not.
+    pub const UNKNOWN: &str = "unknown";
 
     /// Has it ended?
     pub fn is_over(&self) -> bool {
-        self.state == Self::DONE || self.state == Self::FAILED
+        [Self::DONE, Self::FAILED, Self::UNKNOWN].contains(&self.state.as_str())
     }
 }
 

@@ -319,7 +319,7 @@ pub async fn carry_out(
                 tracing::info!(target: "store", "auto-restore: another node leads or the cluster has data; the fetched file is not needed");
                 return Ok(End::Dropped);
             }
-            Step::Load => match store.load_restored(file).await {
+            Step::Load => match store.load_restored(file, || ()).await {
                 Ok((_, index)) => {
                     tracing::info!(target: "store", "auto-restore: the database was loaded at index {index}");
                     return Ok(End::Loaded(index));

@@ -6,16 +6,22 @@
 //! timeline. The last entry before the load is the state that was replaced; it can be restored in the same
 //! way.
 use std::{
+    collections::VecDeque,
     path::{Path, PathBuf},
-    sync::Arc,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use node_archive::{
+    documents::Timeline,
     moment::Moment,
     plan::{Point, Target},
 };
-use node_contract::{RestoreRequest, RestoreState};
+use node_contract::{Lineage, RestoreRequest, RestoreState};
 use node_objects::{Use, config};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -25,13 +31,17 @@ use super::{
     run::{self, Planned, Wish},
     source::{Source, read_keys},
 };
-use crate::{archive::Archive, store::Store};
+use crate::{archive::Archive, identity::Cluster, store::Store, store_types::StoreError};
 
 /// How long archiving may take of what was committed when the restore began.
 const ARCHIVE_LIMIT: Duration = Duration::from_secs(60);
 const ARCHIVE_POLL: Duration = Duration::from_millis(500);
 /// Time limit of a restore.
 const LIMIT: Duration = Duration::from_secs(6 * 3600);
+/// How many restores are remembered by their ids, besides the last one.
+const MAX_REMEMBERED: usize = 64;
+/// How long a restore may still take that was cancelled when it could not be undone any more.
+const LAST_PIECE_LIMIT: Duration = Duration::from_secs(120);
 /// Longest id that a request may choose.
 const MAX_ID_BYTES: usize = 128;
 
@@ -74,8 +84,58 @@ pub struct Settings {
 
 #[derive(Debug, Default)]
 struct Now {
+    request: RestoreRequest,
     state: RestoreState,
     cancel: Option<CancellationToken>,
+    /// Earlier restores, the oldest first: a caller who asks again with the same id must not restore twice,
+    /// whatever was asked in between.
+    earlier: VecDeque<(RestoreRequest, RestoreState)>,
+}
+
+impl Now {
+    /// The state of the restore that this request has already begun; None: it begins now.
+    fn begin(
+        &mut self,
+        request: &RestoreRequest,
+        started: String,
+    ) -> Result<Option<RestoreState>, Refused> {
+        let of_id = |asked: &RestoreRequest| {
+            request.id.is_some() && request.id == asked.id && asked.dry_run == request.dry_run
+        };
+        let last = (&self.request, &self.state);
+        let mut known = std::iter::once(last).chain(self.earlier.iter().map(|(r, s)| (r, s)));
+        if let Some((asked, state)) = known.find(|(asked, _)| of_id(asked)) {
+            if (asked.to_index, &asked.to_time) != (request.to_index, &request.to_time) {
+                return Err(Refused::Request(
+                    "id: a restore to another point has this id; choose a new one".into(),
+                ));
+            }
+            return Ok(Some(state.clone()));
+        }
+        if self.state.state == RestoreState::RUNNING {
+            return Err(Refused::Running(
+                "another restore runs: see GET /archive/restore".into(),
+            ));
+        }
+        let next = RestoreState {
+            id: request.id.clone(),
+            state: RestoreState::RUNNING.into(),
+            dry_run: request.dry_run,
+            started: Some(started),
+            message: "waiting until the archive holds what is committed".into(),
+            ..RestoreState::default()
+        };
+        let state = std::mem::replace(&mut self.state, next);
+        let asked = std::mem::replace(&mut self.request, request.clone());
+        // A dry run changes nothing: it may be asked for again.
+        if asked.id.is_some() && !asked.dry_run {
+            self.earlier.push_back((asked, state));
+            while self.earlier.len() > MAX_REMEMBERED {
+                self.earlier.pop_front();
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Checks a request. `cluster` is the id that it must confirm.
@@ -122,7 +182,7 @@ impl InPlace {
             settings,
             now: Mutex::new(Now {
                 state: none,
-                cancel: None,
+                ..Now::default()
             }),
         }))
     }
@@ -161,23 +221,9 @@ impl InPlace {
         let cancel = CancellationToken::new();
         {
             let mut now = self.0.now.lock();
-            let same = request.id.is_some() && request.id == now.state.id;
-            if same && now.state.dry_run == request.dry_run {
-                return Ok(now.state.clone());
+            if let Some(known) = now.begin(&request, Moment(micros()).to_string())? {
+                return Ok(known);
             }
-            if now.state.state == RestoreState::RUNNING {
-                return Err(Refused::Running(
-                    "another restore runs: see GET /archive/restore".into(),
-                ));
-            }
-            now.state = RestoreState {
-                id: request.id.clone(),
-                state: RestoreState::RUNNING.into(),
-                dry_run: request.dry_run,
-                started: Some(Moment(micros()).to_string()),
-                message: "waiting until the archive holds what is committed".into(),
-                ..RestoreState::default()
-            };
             now.cancel = Some(cancel.clone());
         }
         let job = Job {
@@ -192,6 +238,7 @@ impl InPlace {
             },
             dry_run: request.dry_run,
             expect_index: request.expect_index,
+            is_last: AtomicBool::new(false),
         };
         let running = tokio::spawn(job.run(cancel));
         if request.dry_run {
@@ -211,36 +258,59 @@ struct Job {
     wish: Wish,
     dry_run: bool,
     expect_index: Option<u64>,
+    /// Is the last piece proposed? From then on the database may be replaced, whoever wants it or not.
+    is_last: AtomicBool,
+}
+
+/// How a restore ended that did not succeed.
+#[derive(Debug, PartialEq, Eq)]
+enum Failure {
+    /// The database is as it was.
+    Unchanged(String),
+    /// It may have been replaced.
+    Unknown(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self::Unchanged(why)
+    }
 }
 
 impl Job {
     async fn run(self, cancel: CancellationToken) {
-        let work = tokio::time::timeout(LIMIT, self.work());
-        let done = match cancel.run_until_cancelled(work).await {
-            None => Err("cancelled; the database is as it was".to_owned()),
-            Some(Err(_)) => {
-                Err("it took longer than six hours; the database is as it was".to_owned())
-            }
-            Some(Ok(done)) => done,
+        let mut work = pin!(self.work());
+        let stopped = tokio::select! {
+            done = &mut work => return self.end(done),
+            () = cancel.cancelled() => "cancelled",
+            () = tokio::time::sleep(LIMIT) => "it took longer than six hours",
         };
-        self.restores.note(|state| {
-            state.ended = Some(Moment(micros()).to_string());
-            match done {
-                Ok(message) => {
-                    state.state = RestoreState::DONE.into();
-                    state.percent = Some(100);
-                    state.message = message;
-                }
-                Err(why) => {
-                    tracing::error!(target: "store", "restore in place: {why}");
-                    state.state = RestoreState::FAILED.into();
-                    state.message = why;
-                }
-            }
+        if !self.is_last.load(Ordering::Acquire) {
+            let text = format!("{stopped}; the database is as it was");
+            return self.end(Err(Failure::Unchanged(text)));
+        }
+        let done = tokio::time::timeout(LAST_PIECE_LIMIT, work).await;
+        self.end(done.unwrap_or_else(|_| Err(unknown(stopped))));
+    }
+
+    fn end(&self, done: Result<String, Failure>) {
+        let (state, message) = match done {
+            Ok(message) => (RestoreState::DONE, message),
+            Err(Failure::Unchanged(why)) => (RestoreState::FAILED, why),
+            Err(Failure::Unknown(why)) => (RestoreState::UNKNOWN, why),
+        };
+        if state != RestoreState::DONE {
+            tracing::error!(target: "store", "restore in place: {message}");
+        }
+        self.restores.note(|now| {
+            now.ended = Some(Moment(micros()).to_string());
+            now.percent = (state == RestoreState::DONE).then_some(100).or(now.percent);
+            now.state = state.into();
+            now.message = message;
         });
     }
 
-    async fn work(&self) -> Result<String, String> {
+    async fn work(&self) -> Result<String, Failure> {
         let Inner {
             store, settings, ..
         } = &*self.restores.0;
@@ -258,12 +328,26 @@ impl Job {
             .map_err(|e| e.to_string())?;
         let source = Source::new(opened, read_keys(settings.key_file.as_deref())?);
         let head = store.meta().commit_index;
+        if self.expect_index.is_some_and(|expected| expected > head) {
+            return Err(format!("expect_index is beyond the newest entry, which is {head}").into());
+        }
         if let Some(kept) = &settings.kept {
             // Archive what is committed without waiting for `every`.
             kept.seal(head, ARCHIVE_LIMIT).await;
         }
-        let end = self.archived(&source, head).await?;
+        let own = store.cluster().ok_or("there is no cluster".to_owned())?;
+        let end = self.archived(&source, &own.lineage, head).await?;
         let planned = run::plan(&source, &self.wish).await?;
+        let all = source.timelines(None).await?;
+        let all: Vec<&Timeline> = all.iter().map(|at| &at.timeline).collect();
+        if !is_own_past(&all, &own, &planned.lineage.id) {
+            return Err(format!(
+                "lineage {} is of another cluster ({}): only this cluster's own past can be restored in place. \
+                 Begin a new cluster from that archive (-auto-restore)",
+                planned.lineage.id, planned.cluster_id
+            )
+            .into());
+        }
         let point = run::point(&source, &planned).await?;
         self.announce(&planned, point, end);
         run::check_room(&planned.plan, &settings.scratch)?;
@@ -292,7 +376,7 @@ impl Job {
         });
         let (first, at) = self.load(store, &path).await?;
         let safety = at.saturating_sub(1);
-        let undone = self.undone(point, first.saturating_sub(1));
+        let undone = self.undone(&planned, point, first.saturating_sub(1));
         self.restores.note(|state| {
             state.restored_at_index = Some(at);
             state.safety_index = Some(safety);
@@ -304,11 +388,20 @@ impl Job {
 
     /// Loads the result through the log. Meanwhile writes are refused: otherwise they would be acknowledged
     /// and then undone.
-    async fn load(&self, store: &Store, path: &Path) -> Result<(u64, u64), String> {
+    async fn load(&self, store: &Store, path: &Path) -> Result<(u64, u64), Failure> {
         let _fence = Fence::begin(store)?;
         self.expected(store).await?;
-        let loaded = store.load_restored(path).await;
-        loaded.map_err(|e| format!("the restored database was not loaded: {e}"))
+        let at_last = || self.is_last.store(true, Ordering::Release);
+        match store.load_restored(path, at_last).await {
+            Ok(indexes) => Ok(indexes),
+            Err(StoreError::Unknown(why)) if self.is_last.load(Ordering::Acquire) => {
+                Err(unknown(&why))
+            }
+            Err(e) => {
+                let text = format!("the restored database was not loaded: {e}");
+                Err(Failure::Unchanged(text))
+            }
+        }
     }
 
     /// Fails if something was written after the caller's `expect_index`.
@@ -328,16 +421,9 @@ impl Job {
     }
 
     /// Waits until the archive contains the entry `head`. Returns the archive's last point.
-    async fn archived(&self, source: &Source, head: u64) -> Result<Point, String> {
+    async fn archived(&self, source: &Source, own: &Lineage, head: u64) -> Result<Point, String> {
         let since = Instant::now();
-        let own = self
-            .restores
-            .0
-            .store
-            .cluster()
-            .map(|cluster| cluster.lineage);
-        let own = own.ok_or_else(|| "there is no cluster".to_owned())?;
-        let folder = node_archive::names::Folder::new(&own).map_err(|e| e.to_string())?;
+        let folder = node_archive::names::Folder::new(own).map_err(|e| e.to_string())?;
         loop {
             let contents = source.contents(&folder).await?;
             let newest = source.newest(&folder, &contents.segments).await?;
@@ -369,7 +455,13 @@ impl Job {
     }
 
     /// Records which entries are undone if `last` is the last one before the load; returns that as text.
-    fn undone(&self, point: Point, last: u64) -> String {
+    /// Indexes of an earlier lineage cannot be compared with those of the present one.
+    fn undone(&self, planned: &Planned, point: Point, last: u64) -> String {
+        let own = self.restores.0.store.cluster().map(|own| own.lineage.id);
+        if own.as_ref() != Some(&planned.lineage.id) {
+            let id = &planned.lineage.id;
+            return format!("all entries after it were undone, in its lineage {id} and since");
+        }
         let from = point.index.saturating_add(1);
         let entries = last.saturating_sub(point.index);
         self.restores.note(|state| {
@@ -384,7 +476,7 @@ impl Job {
     }
 
     fn announce(&self, planned: &Planned, point: Point, end: Point) {
-        self.undone(point, end.index);
+        self.undone(planned, point, end.index);
         self.restores.note(|state| {
             state.lineage = Some(planned.lineage.id.clone());
             state.index = Some(point.index);
@@ -405,6 +497,31 @@ impl Job {
                 .note(|state| state.percent = Some(percent.min(70)));
         }
     }
+}
+
+/// The text where a restore that may have taken effect ends without an answer.
+fn unknown(why: &str) -> Failure {
+    Failure::Unknown(format!(
+        "{why}. Whether the restored database was loaded is not known: look at the data. What was there before is in the archive"
+    ))
+}
+
+/// Is this lineage the cluster's present one, an earlier one of it, or one that it continues?
+fn is_own_past(all: &[&Timeline], own: &Cluster, wanted: &str) -> bool {
+    let of = |id: &str| all.iter().find(|timeline| timeline.lineage.id == id);
+    if of(wanted).is_some_and(|timeline| timeline.cluster_id == own.id) {
+        return true;
+    }
+    let mut at = own.lineage.id.clone();
+    // No more steps than timelines: parents never form a circle, but the store may hold anything.
+    for _ in all {
+        match of(&at).and_then(|timeline| timeline.parent.as_ref()) {
+            Some(parent) if parent.lineage.id == wanted => return true,
+            Some(parent) => at.clone_from(&parent.lineage.id),
+            None => return false,
+        }
+    }
+    false
 }
 
 /// While this value exists, this node refuses writes with a status after which clients may try again.
@@ -431,34 +548,4 @@ fn micros() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_is_replaced_without_a_point_and_consent() {
-        let request = |text: &str| serde_json::from_str::<RestoreRequest>(text).unwrap();
-        for (text, want) in [
-            (r#"{}"#, Err("is missing")),
-            (
-                r#"{"to_index":1,"to_time":"1970-01-01T00:00:00Z"}"#,
-                Err("not both"),
-            ),
-            (r#"{"to_time":"noon","dry_run":true}"#, Err("to_time")),
-            (r#"{"to_index":1}"#, Err("\"confirm\":\"c1\"")),
-            (r#"{"to_index":1,"confirm":"c2"}"#, Err("which is c1")),
-            (r#"{"to_index":1,"id":"","dry_run":true}"#, Err("id:")),
-            (r#"{"to_index":1,"confirm":"c1"}"#, Ok(Target::Index(1))),
-            (r#"{"to_index":1,"dry_run":true}"#, Ok(Target::Index(1))),
-            (
-                r#"{"to_time":"1970-01-01T00:00:01Z","confirm":"c1"}"#,
-                Ok(Target::Time(Moment(1_000_000))),
-            ),
-        ] {
-            match (check(&request(text), "c1"), want) {
-                (Ok(got), Ok(want)) => assert_eq!(got, want),
-                (Err(got), Err(want)) => assert!(got.contains(want), "{text}: {got}"),
-                (got, want) => panic!("{text}: {got:?}, not {want:?}"),
-            }
-        }
-    }
-}
+mod tests;

@@ -99,12 +99,17 @@ impl Store {
     }
 
     /// Loads a restored file, on the leader only; also before clients may write. Returns the indexes of its
-    /// first and last entry.
+    /// first and last entry. `at_last` is called before the last piece is proposed: until then the load has no
+    /// effect if this future is dropped, after that it may have.
     ///
     /// # Errors
     /// As [`Store::load`]; a load that the nodes refused is [`StoreError::Refused`].
-    pub async fn load_restored(&self, path: &Path) -> Result<(u64, u64), StoreError> {
-        let (served, first) = self.load_file(self.open()?, path).await?;
+    pub async fn load_restored(
+        &self,
+        path: &Path,
+        at_last: impl Fn() + Send,
+    ) -> Result<(u64, u64), StoreError> {
+        let (served, first) = self.load_file(self.open()?, path, at_last).await?;
         match (served.error, first, served.raft_index) {
             (Some(error), ..) => Err(StoreError::Refused(error)),
             (None, Some(first), Some(last)) => Ok((first, last)),
@@ -113,7 +118,7 @@ impl Store {
     }
 
     async fn load_here(&self, opened: &Opened, path: &Path) -> Result<Served, StoreError> {
-        let (served, _) = self.load_file(opened, path).await?;
+        let (served, _) = self.load_file(opened, path, || ()).await?;
         Ok(served)
     }
 
@@ -122,6 +127,7 @@ impl Store {
         &self,
         opened: &Opened,
         path: &Path,
+        at_last: impl Fn() + Send,
     ) -> Result<(Served, Option<u64>), StoreError> {
         let _alone = self.0.loading.lock().await;
         if !opened.consensus.leads() {
@@ -145,7 +151,7 @@ impl Store {
         };
         let unfinished = Unfinished::begin(&opened.consensus);
         let result = self
-            .propose_chunks(opened, path, unfinished.id, total_bytes, content)
+            .propose_chunks(opened, path, unfinished.id, total_bytes, content, at_last)
             .await;
         if result.is_ok() {
             unfinished.finished();
@@ -166,6 +172,7 @@ impl Store {
         load_id: u64,
         total_bytes: u64,
         content: LoadContent,
+        at_last: impl Fn() + Send,
     ) -> Result<(Served, u64), StoreError> {
         let io = |e: std::io::Error| StoreError::Refused(format!("reading the upload: {e}"));
         let mut file = tokio::fs::File::open(path).await.map_err(io)?;
@@ -187,6 +194,9 @@ impl Store {
                 stamp: Stamp::default(),
             });
             let last = finish.is_some();
+            if last {
+                at_last();
+            }
             let chunk = LoadChunk {
                 load_id,
                 offset,

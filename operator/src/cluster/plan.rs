@@ -1,5 +1,7 @@
 //! The plan of one reconcile. It is carried out in this order: finalizer, status, objects, pod labels,
 //! action. Each step may fail or be cut off; the next reconcile starts from what it then observes.
+mod about;
+
 use std::collections::BTreeMap;
 
 use operator_api::{
@@ -15,9 +17,7 @@ use crate::cluster::{
         authentication, beginning, blocked, bootstrap, certificates, deletion, drain, hibernate,
         membership, names_taken, outage, readers, reap, recovered_by_hand,
         recovery::{self, NamedRecovery, StatusUpdate},
-        replace, restore,
-        restore::RestoreUpdate,
-        rollback, rollout, scale, storage, tls, unknown, unstick,
+        replace, restore, rollback, rollout, scale, storage, tls, unknown, unstick,
     },
     facts::{
         archiving, authentication as access, claims, hash,
@@ -37,6 +37,8 @@ use crate::cluster::{
         strays, unknown_members,
     },
 };
+
+pub use about::RestoresPlan;
 
 /// Seconds until the next reconcile while something is under way. Changes within Raft cause no Kubernetes
 /// event.
@@ -108,33 +110,6 @@ pub struct Plan {
     pub again_after_seconds: u64,
 }
 
-/// What to write about RqliteRestore objects.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RestoresPlan {
-    /// Statuses to write together with the cluster's own.
-    pub statuses: Vec<RestoreUpdate>,
-    /// Objects that lack the owner reference to this cluster.
-    pub unowned: Vec<NamedRecovery>,
-    /// Objects that ended long ago and are deleted.
-    pub expired: Vec<NamedRecovery>,
-}
-
-impl RestoresPlan {
-    fn unless(untouched: bool, view: &View<'_>) -> Self {
-        Self {
-            statuses: unless(untouched, || restore::status_updates(view)),
-            unowned: unless(untouched, || restore::unowned(view)),
-            expired: unless(untouched, || restore::expired(view)),
-        }
-    }
-
-    /// Is there nothing to write?
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 /// Labels for a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PodLabels {
@@ -200,9 +175,13 @@ fn plan_kept(asked: &View<'_>, view: &View<'_>, hold: Option<&Hold>, adopts: boo
         gate.write(held.as_ref().unwrap_or(&decision), &mut status);
         report::add_updates(view, asked, &wanted, hold, &mut status);
     }
-    let recoveries = unless(untouched, || {
-        recovery::status_updates(view, &status, message(&decision))
-    });
+    let standstill = about::standstill(leaving, paused, &mistakes);
+    let recoveries = match &standstill {
+        Some(why) => recovery::held_updates(view, why),
+        None => unless(untouched, || {
+            recovery::status_updates(view, &status, message(&decision))
+        }),
+    };
     let event = event(view, &decision);
     let again_after_seconds = requeue_seconds(view, &decision);
     let (action, summary) = match decision {
@@ -222,7 +201,7 @@ fn plan_kept(asked: &View<'_>, view: &View<'_>, hold: Option<&Hold>, adopts: boo
         recoveries,
         // Clients must find the leader, even during work of a newer operator.
         labels: unless(untouched && newer.is_none(), || labels(view)),
-        restores: RestoresPlan::unless(untouched, view),
+        restores: RestoresPlan::of(view, untouched, standstill.as_deref()),
         unowned: unless(untouched, || recovery::unowned(view)),
         expired: unless(untouched, || recovery::expired(view)),
         claims: unless(untouched, || unlabelled_claims(view)),

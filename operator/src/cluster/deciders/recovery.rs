@@ -28,7 +28,7 @@ pub use decide::decide;
 pub use files::plan as plan_file;
 pub use rejoin::rejoin;
 pub use stalled::report_stalled;
-pub use updates::{StatusUpdate, status_updates};
+pub use updates::{StatusUpdate, held_updates, status_updates};
 pub use verdict::{Admission, PATIENCE_SECONDS};
 
 #[cfg(test)]

@@ -27,7 +27,8 @@ use crate::cluster::{
 
 pub use belonging::{expired, unowned};
 pub use objects::is_open;
-pub use updates::{RestoreUpdate, status_updates};
+pub use progress::note_answer;
+pub use updates::{RestoreUpdate, held_updates, status_updates};
 
 /// Seconds without a leader after which a restore no longer keeps other deciders waiting, so that they can
 /// bring the leader back.

@@ -43,13 +43,32 @@ pub fn status_updates(
         let mut status = of(view, next, recovery, message)?;
         complete(view, recovery, &mut status);
         stalled::report(view, recovery, &mut status);
-        (status != now).then(|| StatusUpdate {
-            name: recovery.metadata.name.clone().unwrap_or_default(),
-            uid: recovery.metadata.uid.clone().unwrap_or_default(),
-            status: Box::new(status),
-        })
+        (status != now).then(|| update(recovery, status))
     });
     all.collect()
+}
+
+/// The statuses while nothing may begin in the cluster: recoveries that have not begun say what they wait for.
+pub fn held_updates(view: &View<'_>, why: &str) -> Vec<StatusUpdate> {
+    let all = view.seen.recoveries.iter();
+    let held = all.filter_map(|recovery| {
+        let now = recovery.status.clone().unwrap_or_default();
+        let phase = now.phase.unwrap_or(RecoveryPhase::Pending);
+        let mut status = now.clone();
+        enter(view, &mut status, RecoveryPhase::Pending);
+        status.message = Some(why.to_owned());
+        complete(view, recovery, &mut status);
+        (phase == RecoveryPhase::Pending && status != now).then(|| update(recovery, status))
+    });
+    held.collect()
+}
+
+fn update(recovery: &RqliteRecovery, status: RqliteRecoveryStatus) -> StatusUpdate {
+    StatusUpdate {
+        name: recovery.metadata.name.clone().unwrap_or_default(),
+        uid: recovery.metadata.uid.clone().unwrap_or_default(),
+        status: Box::new(status),
+    }
 }
 
 fn of(

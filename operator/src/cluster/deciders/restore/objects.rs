@@ -24,8 +24,10 @@ pub(super) fn phase(restore: &RqliteRestore) -> RestorePhase {
     status.and_then(|status| status.phase).unwrap_or_default()
 }
 
+/// Has it ended? A newer operator may have ended it in a phase that this one does not know.
 pub(super) fn is_over(restore: &RqliteRestore) -> bool {
-    phase(restore).is_final()
+    let status = restore.status.as_ref();
+    phase(restore).is_final() || status.is_some_and(|status| status.completed_at.is_some())
 }
 
 pub(super) fn uid(restore: &RqliteRestore) -> &str {

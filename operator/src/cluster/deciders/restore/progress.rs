@@ -1,4 +1,6 @@
 //! Progress of the running restore, as the leader's status reports it.
+use std::collections::BTreeMap;
+
 use node_contract::RestoreState;
 use operator_api::status::Operation;
 
@@ -16,13 +18,25 @@ pub(super) enum Progress<'a> {
     Failed(&'a RestoreState),
     /// There is no leader.
     NoLeader,
-    /// The leader that received the request no longer leads, and the present one does not know the restore.
+    /// The leader that received the request no longer leads and the present one does not know the restore, or
+    /// the leader itself does not know whether it took effect.
     Unknown(String),
 }
 
 /// Identifies the leader that received the request: after a restart or another election the term differs.
 pub(super) fn token(leader: Leader<'_>) -> String {
     format!("{}@{}", leader.status.raft_id, leader.status.term)
+}
+
+/// Adds the present leader's report of its last restore to earlier reports. It knows nothing of a restore that
+/// a former leader was running, so that one does not count as running any more.
+pub fn note_answer(states: &mut BTreeMap<String, RestoreState>, answer: Option<RestoreState>) {
+    states.retain(|_, state| state.is_over());
+    if let Some(state) = answer
+        && let Some(id) = state.id.clone()
+    {
+        states.insert(id, state);
+    }
 }
 
 /// Progress of the restore of this operation.
@@ -34,10 +48,13 @@ pub(super) fn progress<'a>(view: &View<'a>, operation: &Operation) -> Progress<'
 /// Progress of the restore with this id. `asked`: [`token`] of the leader that received the request, if it is
 /// recorded.
 pub(super) fn of_request<'a>(view: &View<'a>, id: &str, asked: Option<&str>) -> Progress<'a> {
-    if let Some(state) = view.seen.restore_states.get(id) {
+    let state = view.seen.restore_states.get(id);
+    // Without a leader, nothing says that the restore goes on.
+    if let Some(state) = state.filter(|state| state.is_over() || view.leader.is_some()) {
         return match state.state.as_str() {
             RestoreState::DONE => Progress::Done(state),
             RestoreState::FAILED => Progress::Failed(state),
+            RestoreState::UNKNOWN => Progress::Unknown(state.message.clone()),
             _ => Progress::Running(described(state)),
         };
     }

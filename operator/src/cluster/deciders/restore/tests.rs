@@ -3,12 +3,13 @@ use std::collections::BTreeMap;
 
 use node_contract::{RestoreState, status::ArchiveStatus};
 use operator_api::{
-    RqliteRestore, RqliteRestoreSpec,
+    RqliteRestore, RqliteRestoreSpec, RqliteRestoreStatus,
     recovery::ClusterRef,
     restore::RestorePhase,
     status::{OperationType, Step},
 };
 
+use super::{ELECTION_SECONDS, note_answer};
 use crate::cluster::{
     action::{Action, begin},
     facts::observation::ProbeResult,
@@ -187,6 +188,73 @@ fn after_a_change_of_the_leader_nobody_claims_to_know() {
 }
 
 #[test]
+fn what_a_former_leader_was_at_keeps_nothing_waiting() {
+    for is_deleted in [false, true] {
+        let mut fixture = fixture(vec![restore("a", spec(false))]);
+        reconcile(&mut fixture);
+        say(&mut fixture, "uid-a-plan", RestoreState::DONE);
+        for _ in 0..4 {
+            reconcile(&mut fixture);
+        }
+        say(&mut fixture, "uid-a", RestoreState::RUNNING);
+        let planned = reconcile(&mut fixture);
+        assert_eq!(planned.summary, "said", "it runs");
+        if is_deleted {
+            fixture.seen.restores.clear();
+        }
+        // Nobody leads: after a while, others may bring the leader back.
+        let led = fixture.seen.nodes.clone();
+        fixture.leaderless();
+        fixture.later((ELECTION_SECONDS + 60).cast_signed());
+        let planned = reconcile(&mut fixture);
+        assert_ne!(planned.summary, "said");
+        // The next leader knows nothing of it.
+        fixture.seen.nodes = led;
+        for answer in fixture.seen.nodes.values_mut() {
+            if let ProbeResult::Ok(node) = answer {
+                node.term += 1;
+                node.last_log_term = node.term;
+            }
+        }
+        note_answer(&mut fixture.seen.restore_states, None);
+        for _ in 0..3 {
+            reconcile(&mut fixture);
+        }
+        assert!(fixture.status().operation.is_none(), "{is_deleted}");
+        if !is_deleted {
+            assert_eq!(phase(&fixture, 0), RestorePhase::Failed);
+        }
+    }
+}
+
+#[test]
+fn an_answer_replaces_what_runs_and_keeps_what_has_ended() {
+    let state = |id: &str, state: &str| {
+        let id = Some(id.to_owned());
+        let state = state.to_owned();
+        RestoreState {
+            id,
+            state,
+            ..RestoreState::default()
+        }
+    };
+    let all = [
+        state("plan", RestoreState::DONE),
+        state("a", RestoreState::RUNNING),
+    ];
+    let all: BTreeMap<_, _> = all.map(|s| (s.id.clone().unwrap(), s)).into();
+    for (answer, left) in [
+        (None, vec!["plan"]),
+        (Some(state("a", RestoreState::RUNNING)), vec!["a", "plan"]),
+        (Some(state("b", RestoreState::RUNNING)), vec!["b", "plan"]),
+    ] {
+        let mut states = all.clone();
+        note_answer(&mut states, answer);
+        assert_eq!(states.keys().collect::<Vec<_>>(), left);
+    }
+}
+
+#[test]
 fn what_is_refused_and_what_waits() {
     let wrong = |change: fn(&mut RqliteRestoreSpec)| {
         let mut wrong = spec(false);
@@ -242,6 +310,34 @@ fn what_is_refused_and_what_waits() {
         "{}",
         message(&none, 0)
     );
+}
+
+#[test]
+fn where_nothing_may_begin_the_object_says_why() {
+    let mut fixture = fixture(vec![restore("a", spec(false))]);
+    fixture.recovery(|_| {});
+    fixture.seen.cluster.spec.paused = true;
+    let planned = reconcile(&mut fixture);
+    assert!(message(&fixture, 0).contains("paused"));
+    assert_eq!(phase(&fixture, 0), RestorePhase::Pending);
+    let recovery = &planned.recoveries.first().unwrap().status;
+    assert!(recovery.message.as_ref().unwrap().contains("paused"));
+    fixture.seen.cluster.spec.paused = false;
+    let planned = reconcile(&mut fixture);
+    assert!(matches!(sent(&planned), Some((true, ..))), "{planned:?}");
+}
+
+#[test]
+fn what_a_newer_operator_ended_is_over() {
+    let mut fixture = fixture(vec![restore("a", spec(false))]);
+    fixture.seen.restores[0].status = Some(RqliteRestoreStatus {
+        phase: serde_json::from_str("\"Reverted\"").unwrap(),
+        completed_at: Some(fixture.seen.now.clone()),
+        ..RqliteRestoreStatus::default()
+    });
+    for _ in 0..4 {
+        assert_eq!(sent(&reconcile(&mut fixture)), None);
+    }
 }
 
 #[test]

@@ -41,13 +41,31 @@ pub fn status_updates(view: &View<'_>) -> Vec<RestoreUpdate> {
         let now = restore.status.clone().unwrap_or_default();
         let mut status = of(view, restore);
         complete(view, restore, &mut status);
-        (status != now).then(|| RestoreUpdate {
-            name: name(restore).to_owned(),
-            uid: uid(restore).to_owned(),
-            status: Box::new(status),
-        })
+        (status != now).then(|| update(restore, status))
     });
     changed.collect()
+}
+
+/// The statuses while nothing may begin in the cluster: restores that have not begun say what they wait for.
+pub fn held_updates(view: &View<'_>, why: &str) -> Vec<RestoreUpdate> {
+    let all = view.seen.restores.iter();
+    let held = all.filter(|r| [RestorePhase::Pending, RestorePhase::Planning].contains(&phase(r)));
+    let changed = held.filter_map(|restore| {
+        let now = restore.status.clone().unwrap_or_default();
+        let mut status = now.clone();
+        enter(view, &mut status, RestorePhase::Pending, why);
+        complete(view, restore, &mut status);
+        (status != now).then(|| update(restore, status))
+    });
+    changed.collect()
+}
+
+fn update(restore: &RqliteRestore, status: RqliteRestoreStatus) -> RestoreUpdate {
+    RestoreUpdate {
+        name: name(restore).to_owned(),
+        uid: uid(restore).to_owned(),
+        status: Box::new(status),
+    }
 }
 
 fn of(view: &View<'_>, restore: &RqliteRestore) -> RqliteRestoreStatus {
