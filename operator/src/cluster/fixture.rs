@@ -191,6 +191,7 @@ impl Fixture {
             claim: None,
             orphaned: false,
             tls: PodTls::default(),
+            archive: None,
         });
         self.seen.claims.push(ObservedClaim {
             name: names::claim(name),

@@ -65,6 +65,7 @@ pub(super) fn convert(pod: &Pod) -> Option<ObservedPod> {
         claim: claim(pod),
         orphaned: controller(pod).is_none(),
         tls: tls_of(pod.spec.as_ref()),
+        archive: annotation(names::ARCHIVE_ANNOTATION),
     })
 }
 

@@ -433,6 +433,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         claim: None,
         orphaned: !world.sets.contains_key(&pod.pool),
         tls: pod.tls,
+        archive: None,
     });
     let claims = world.claims.iter().map(|(name, claim)| ObservedClaim {
         name: name.clone(),

@@ -9,7 +9,7 @@ use operator_api::{
 };
 
 use super::*;
-use crate::cluster::facts::observation::LeaderSeen;
+use crate::cluster::facts::observation::{Archived, LeaderSeen};
 
 fn at(text: &str) -> Time {
     Time(text.parse().unwrap())
@@ -421,7 +421,11 @@ fn what_begins_a_drill() {
     world.record();
     assert_eq!(world.condition(), "Unknown/NeverProven");
     assert_eq!(world.step(), Step::Wait(CALM_SECONDS));
-    world.leader.as_mut().unwrap().archived = Some((9, "2026-01-01T00:00:00Z".to_owned()));
+    world.leader.as_mut().unwrap().archived = Some(Archived {
+        index: 9,
+        time: "2026-01-01T00:00:00Z".to_owned(),
+        uri: String::new(),
+    });
     assert!(
         matches!(world.step(), Step::Record(_)),
         "the leader knows better"

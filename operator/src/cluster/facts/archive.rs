@@ -10,7 +10,8 @@ use crate::{
     cluster::facts::{
         authentication::is_known_by,
         image::{self, Parts},
-        view::View,
+        observation::Archived,
+        view::{Leader, View},
     },
     stores::{Access, access},
 };
@@ -34,6 +35,36 @@ pub struct InPods {
 /// What the pod template of the present spec has; None without an archive.
 pub fn in_pods(view: &View<'_>) -> Option<InPods> {
     view.spec.archive.as_ref().map(of)
+}
+
+/// Does this leader archive where the spec says? After a change of the spec it does not before its pod is
+/// replaced.
+pub fn is_of_spec(view: &View<'_>, leader: Leader<'_>) -> bool {
+    let (Some(wanted), Some(pod)) = (view.spec.archive.as_ref(), view.pod(leader.name)) else {
+        return false;
+    };
+    // Which claim a folder is on is not in the configuration.
+    let current = view
+        .target()
+        .is_some_and(|t| t.template_hash == pod.template_hash);
+    let place = |config: &str| -> Option<(Value, Value)> {
+        let config: Value = serde_json::from_str(config).ok()?;
+        Some((config.get("type")?.clone(), config.get("sub")?.clone()))
+    };
+    let now = pod.archive.as_deref().and_then(place);
+    now.is_some() && now == place(&of(wanted).config) && (current || wanted.target.volume.is_none())
+}
+
+/// How far the archive of this leader reaches, if it is the one of the spec.
+pub fn archived_by(view: &View<'_>, leader: Leader<'_>) -> Option<Archived> {
+    let archive = leader.status.archive.as_ref()?;
+    let uri = view.spec.archive.as_ref()?.target.uri();
+    let known = is_of_spec(view, leader);
+    Some(Archived {
+        index: archive.archived_index.filter(|_| known)?,
+        time: archive.archived_time.clone()?,
+        uri,
+    })
 }
 
 fn of(archive: &Archive) -> InPods {

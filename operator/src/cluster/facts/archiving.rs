@@ -6,7 +6,10 @@ use operator_api::{
     status::{ARCHIVING, ArchiveStatus},
 };
 
-use crate::cluster::facts::view::{View, seconds_between};
+use crate::cluster::facts::{
+    archive,
+    view::{View, seconds_between},
+};
 
 /// Default of how far an archive may be behind, in seconds (the node's `every`).
 const EVERY_SECONDS: u64 = 10;
@@ -101,15 +104,27 @@ pub fn record(view: &View<'_>, next: &mut RqliteClusterStatus) {
         return;
     };
     let before = next.archive.take().unwrap_or_default();
+    let uri = spec.target.uri();
+    let lineage = next.lineage.as_ref().map(|lineage| lineage.id.clone());
+    // An index of another archive, or of another lineage, says nothing of this one.
+    let same = before.uri.as_ref() == Some(&uri) && before.lineage == lineage;
+    let recorded = (before.archived_index, before.archived_time);
     let known = view.leader_seen().and_then(|seen| seen.archived);
-    let index = known.as_ref().map(|(index, _)| *index);
-    let index = index.and_then(|index| i64::try_from(index).ok());
-    let lineage = view.leader.and_then(|l| l.status.archive.clone()?.lineage);
+    let known = known.filter(|archived| archived.uri == uri);
+    let is_new = known.is_none() && view.leader.is_some_and(|l| archive::is_of_spec(view, l));
+    let (archived_index, archived_time) = match known {
+        Some(archived) => (
+            i64::try_from(archived.index).ok(),
+            Some(Moment(archived.time)),
+        ),
+        None if same && !is_new => recorded,
+        None => (None, None),
+    };
     next.archive = Some(ArchiveStatus {
-        uri: Some(spec.target.uri()),
-        lineage: lineage.or(before.lineage),
-        archived_index: index.or(before.archived_index),
-        archived_time: known.map(|(_, time)| Moment(time)).or(before.archived_time),
+        uri: Some(uri),
+        lineage,
+        archived_index,
+        archived_time,
         drill: before.drill,
     });
 }
@@ -127,14 +142,17 @@ pub fn lost_entries(view: &View<'_>) -> Option<i64> {
     Some((committed(view) - index).max(0))
 }
 
-/// Newest index that is known to be archived, and the time of that entry.
+/// Newest index that is known to be archived where the spec says, and the time of that entry.
 fn archived(view: &View<'_>) -> Option<(i64, String)> {
+    let uri = view.spec.archive.as_ref()?.target.uri();
     let known = view.leader_seen().and_then(|seen| seen.archived);
-    if let Some((index, time)) = known {
-        return Some((i64::try_from(index).ok()?, time));
+    if let Some(archived) = known.filter(|archived| archived.uri == uri) {
+        return Some((i64::try_from(archived.index).ok()?, archived.time));
     }
     let recorded = view.status.archive.clone().unwrap_or_default();
-    Some((recorded.archived_index?, recorded.archived_time?.0))
+    let here = recorded.uri.as_ref() == Some(&uri);
+    let index = recorded.archived_index.filter(|_| here)?;
+    Some((index, recorded.archived_time?.0))
 }
 
 /// Highest index that is known to be committed.
@@ -185,8 +203,80 @@ pub fn last_resort(view: &View<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use node_contract::status::{ArchiveBase, ArchiveGap};
+    use operator_api::{
+        cluster::Archive,
+        store::{S3, StoreTarget},
+    };
 
     use super::*;
+    use crate::cluster::fixture::Fixture;
+
+    fn in_bucket(bucket: &str) -> Archive {
+        Archive {
+            target: StoreTarget {
+                s3: Some(S3 {
+                    bucket: bucket.to_owned(),
+                    ..S3::default()
+                }),
+                ..StoreTarget::default()
+            },
+            every: None,
+            base_interval: None,
+            retention: None,
+            log_limit: None,
+            encryption: None,
+            drill: None,
+        }
+    }
+
+    /// The leader says that it has archived up to here; its pod has the configuration of this archive.
+    fn archives(fixture: &mut Fixture, config: &Archive, index: Option<u64>) {
+        let mut configured = fixture.seen.clone();
+        configured.cluster.spec.archive = Some(config.clone());
+        let config = archive::in_pods(&View::of(&configured)).unwrap().config;
+        fixture.pod("demo-0").archive = Some(config);
+        fixture.node("demo-0").archive = Some(NodeArchive {
+            enabled: true,
+            archived_index: index,
+            archived_time: index.map(|_| "2026-11-29T08:00:00Z".to_owned()),
+            ..NodeArchive::default()
+        });
+    }
+
+    fn recorded(fixture: &mut Fixture) -> (Option<String>, Option<i64>) {
+        fixture.reconcile();
+        fixture.later(60);
+        fixture.reconcile();
+        let archive = fixture.status().archive.unwrap_or_default();
+        (archive.uri, archive.archived_index)
+    }
+
+    #[test]
+    fn an_index_is_of_the_place_and_the_lineage_where_it_was_seen() {
+        let mut fixture = Fixture::running(3, 0);
+        fixture.seen.cluster.spec.archive = Some(in_bucket("old"));
+        archives(&mut fixture, &in_bucket("old"), Some(90));
+        assert_eq!(recorded(&mut fixture), (Some("s3://old".into()), Some(90)));
+        // Another place: its pods still archive to the old one, then to the new one, which takes nothing yet.
+        fixture.seen.cluster.spec.archive = Some(in_bucket("new"));
+        assert_eq!(recorded(&mut fixture), (Some("s3://new".into()), None));
+        archives(&mut fixture, &in_bucket("new"), None);
+        assert_eq!(recorded(&mut fixture), (Some("s3://new".into()), None));
+        archives(&mut fixture, &in_bucket("new"), Some(120));
+        assert_eq!(recorded(&mut fixture), (Some("s3://new".into()), Some(120)));
+        // What was seen stays known while nobody leads.
+        for name in ["demo-0", "demo-1", "demo-2"] {
+            fixture.down(name, "");
+        }
+        fixture.seen.leader_seen = None;
+        assert_eq!(recorded(&mut fixture), (Some("s3://new".into()), Some(120)));
+        // Another lineage has nothing yet.
+        let mut next = fixture.status();
+        next.lineage.as_mut().unwrap().id = "another".to_owned();
+        fixture.seen.cluster.status = Some(next.clone());
+        record(&View::of(&fixture.seen), &mut next);
+        assert_eq!(next.archive.unwrap().archived_index, None);
+    }
 
     #[test]
     fn what_a_leader_says() {

@@ -143,9 +143,21 @@ pub struct LeaderSeen {
     pub commit_index: u64,
     /// Id of its lineage: an index has no meaning in another one.
     pub lineage: String,
-    /// Newest archived index then, and the time of that entry.
+    /// How far its archive reached then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub archived: Option<(u64, String)>,
+    pub archived: Option<Archived>,
+}
+
+/// How far an archive reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Archived {
+    /// Newest archived index.
+    pub index: u64,
+    /// Time of that entry, RFC 3339.
+    pub time: String,
+    /// Where the archive is, as the spec says: another place has another archive.
+    pub uri: String,
 }
 
 /// What is known about moving pods away from machines that are being drained. Empty without permission to
@@ -286,6 +298,9 @@ pub struct ObservedPod {
     /// Its TLS.
     #[serde(default)]
     pub tls: PodTls,
+    /// Configuration of its node's archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<String>,
 }
 
 /// Report of `rqlited prepare`, from the init container's termination message.

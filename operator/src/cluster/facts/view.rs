@@ -6,9 +6,12 @@ use operator_api::{
     status::{Operation, OperationType, Pool, Step, Target},
 };
 
-use crate::cluster::facts::observation::{
-    ConfigMember, LeaderSeen, NodeStatus, Observation, ObservedClaim, ObservedPod, ObservedSet,
-    ProbeResult,
+use crate::cluster::facts::{
+    archive,
+    observation::{
+        ConfigMember, LeaderSeen, NodeStatus, Observation, ObservedClaim, ObservedPod, ObservedSet,
+        ProbeResult,
+    },
 };
 
 /// A member counts as caught up if it is at most this many entries behind the commit index that the leader
@@ -165,9 +168,7 @@ impl<'a> View<'a> {
                 at: self.now().clone(),
                 commit_index: leader.status.commit_index,
                 lineage: leader.status.lineage.as_ref()?.id.clone(),
-                archived: leader.status.archive.as_ref().and_then(|archive| {
-                    Some((archive.archived_index?, archive.archived_time.clone()?))
-                }),
+                archived: archive::archived_by(self, leader),
             })
         });
         let known = now.or_else(|| self.seen.leader_seen.clone());

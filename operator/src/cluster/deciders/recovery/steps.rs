@@ -242,6 +242,9 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
             next.commit_index = None;
             next.configuration_index = None;
             next.last_leader_seen = None;
+            if let Some(archive) = &mut next.archive {
+                (archive.archived_index, archive.archived_time) = (None, None);
+            }
             let text = format!(
                 "the cluster continues from {} in epoch {}; the others rejoin",
                 record.survivor, record.to.epoch

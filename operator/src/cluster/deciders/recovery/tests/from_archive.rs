@@ -40,6 +40,7 @@ fn outage(lost: &[&str]) -> Fixture {
     let lineage = fixture.status().lineage.unwrap().id;
     let status = fixture.seen.cluster.status.as_mut().unwrap();
     status.archive = Some(ArchiveStatus {
+        uri: Some(archive().target.uri()),
         lineage: Some(lineage),
         archived_index: Some(90),
         archived_time: Some("2026-11-29T08:00:00Z".into()),
