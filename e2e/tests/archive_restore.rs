@@ -348,3 +348,62 @@ fn left_nothing(cluster: &Cluster) -> Result<()> {
     }
     Ok(())
 }
+
+/// A client cancels while the restored file is loaded: what the state says then is what the database holds.
+#[test]
+fn a_cancelled_restore_says_what_is_true() -> Result<()> {
+    let archive = Archive::in_folder(&json!({"every": "200ms"}))?;
+    let flags = archive.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let mut cluster = Cluster::start_with(1, &flags)?;
+    let id = cluster_id(&cluster[0])?;
+    let mut client = cluster.client(0);
+    client.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, filler BLOB)", &[])?;
+    archive::await_archived(&mut cluster)?;
+    let point = strong_index(&mut client)?;
+    let mut ends = BTreeSet::new();
+    for round in 0..12 {
+        client.execute("INSERT INTO t (filler) VALUES (randomblob(100000))", &[])?;
+        let before = live(&archive, &cluster, 0)?;
+        let body = json!({"to_index": point, "confirm": id, "id": format!("round-{round}")});
+        let reply = client.post("/archive/restore", &body.to_string())?;
+        ensure!(reply.status == 200, "{}", reply.text());
+        let state = || -> Result<Value> { cluster.client(0).get_json("/archive/restore") };
+        let is_over = |state: &Value| state["state"] != "running";
+        wait::until("the load", RESTORE_LIMIT, || {
+            let state = state().map_err(|e| e.to_string())?;
+            let loads = state["message"].to_string().contains("loading");
+            if loads || is_over(&state) {
+                Ok(())
+            } else {
+                Err(state.to_string())
+            }
+        })?;
+        client.send("DELETE", "/archive/restore", &[], b"")?;
+        let last = wait::until("the end", RESTORE_LIMIT, || {
+            let state = state().map_err(|e| e.to_string())?;
+            if is_over(&state) {
+                Ok(state)
+            } else {
+                Err(state.to_string())
+            }
+        })?;
+        let now = live(&archive, &cluster, 0)?;
+        let is_replaced = now != before;
+        let expected = match last["state"].as_str() {
+            Some("done") => true,
+            Some("failed") => false,
+            _ => is_replaced,
+        };
+        ensure!(
+            is_replaced == expected,
+            "round {round}: replaced: {is_replaced}, but {last}"
+        );
+        ends.insert(last["state"].to_string());
+    }
+    println!("{ends:?}");
+    archive::await_archived(&mut cluster)?;
+    archive.verify(true)?;
+    left_nothing(&cluster)?;
+    cluster.check_no_panic()
+}
