@@ -115,7 +115,7 @@ fn unmanaged(status: &Value, installation: &str, now: &Value) -> Option<Value> {
         return None;
     }
     let message = format!(
-        "the operator {installation} was uninstalled: nobody looks after this cluster, and its status is of before. Its pods go on running. Install an operator to have it managed again"
+        "the operator {installation} was uninstalled: no operator manages this cluster, and its status is outdated. Its pods keep running. Install an operator to have it managed again"
     );
     let kinds = [
         status::READY,

@@ -265,7 +265,7 @@ struct Job {
 /// How a restore ended that did not succeed.
 #[derive(Debug, PartialEq, Eq)]
 enum Failure {
-    /// The database is as it was.
+    /// The database is unchanged.
     Unchanged(String),
     /// It may have been replaced.
     Unknown(String),
@@ -286,7 +286,7 @@ impl Job {
             () = tokio::time::sleep(LIMIT) => "it took longer than six hours",
         };
         if !self.is_last.load(Ordering::Acquire) {
-            let text = format!("{stopped}; the database is as it was");
+            let text = format!("{stopped}; the database is unchanged");
             return self.end(Err(Failure::Unchanged(text)));
         }
         let done = tokio::time::timeout(LAST_PIECE_LIMIT, work).await;

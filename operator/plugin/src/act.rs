@@ -80,7 +80,7 @@ pub(crate) async fn rotate(target: &Target, what: &str) -> anyhow::Result<ExitCo
     let sent = clusters.patch(name, &params, &Patch::Merge(&patch)).await;
     sent.with_context(|| format!("writing the annotation to {name}"))?;
     println!(
-        "new certificates of {name} are asked for. Watch: kubectl rqlite certificates {name} -n {}",
+        "new certificates of {name} are requested. Watch: kubectl rqlite certificates {name} -n {}",
         target.namespace
     );
     Ok(ExitCode::SUCCESS)

@@ -137,7 +137,7 @@ pub(crate) async fn clone(target: &Target, options: &CloneOptions) -> anyhow::Re
     let made = clusters.create(&PostParams::default(), &object).await;
     made.with_context(|| format!("creating the RqliteCluster {}", options.clone))?;
     println!(
-        "{} begins with the archive of {}; it makes passwords of its own, and has no archive of its own yet (spec.archive, with another prefix). Watch: kubectl rqlite status {} -n {}",
+        "{} begins with the archive of {}; it gets new passwords, and has no archive of its own yet (spec.archive, with another prefix). Watch: kubectl rqlite status {} -n {}",
         options.clone, target.name, options.clone, target.namespace
     );
     Ok(ExitCode::SUCCESS)

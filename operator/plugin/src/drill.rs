@@ -42,7 +42,7 @@ pub(crate) async fn run(target: &Target, options: &DrillOptions) -> anyhow::Resu
         bail!("nothing would restore the archive of {name}: {unmanaged}");
     }
     if cluster.is_paused() {
-        bail!("{name} is paused: the operator begins nothing. Nothing was asked for");
+        bail!("{name} is paused: the operator begins nothing. Nothing was requested");
     }
     let request = Timestamp::now().to_string();
     let patch = serde_json::json!({
@@ -59,7 +59,7 @@ pub(crate) async fn run(target: &Target, options: &DrillOptions) -> anyhow::Resu
     sent.with_context(|| format!("writing the annotation to {name}"))?;
     if options.no_wait {
         println!(
-            "a drill of {name} is asked for. Watch: kubectl rqlite archive list {name} -n {}",
+            "a drill of {name} is requested. Watch: kubectl rqlite archive list {name} -n {}",
             target.namespace
         );
         return Ok(ExitCode::SUCCESS);
@@ -74,7 +74,7 @@ async fn follow(target: &Target, request: &str) -> anyhow::Result<ExitCode> {
         let drill = drill_of(&target.cluster().await?);
         match progress(&drill, request) {
             Progress::NotBegun if began.elapsed() > TAKEN_UP => bail!(
-                "the drill is asked for, but not begun after {} s: is the operator running, does it watch this namespace, or are drills of other clusters under way?",
+                "the drill is requested, but has not begun after {} s: is the operator running, does it watch this namespace, or are drills of other clusters under way?",
                 TAKEN_UP.as_secs()
             ),
             Progress::NotBegun => {}

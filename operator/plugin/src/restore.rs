@@ -285,12 +285,12 @@ pub(crate) async fn list(target: &Target, user: Option<&str>) -> anyhow::Result<
             Ok(nodes) => match nodes.status(leader).await {
                 Ok(status) => status.process.and_then(|process| process.archive),
                 Err(error) => {
-                    eprintln!("{leader} is not asked: {}", say::line(&error));
+                    eprintln!("{leader} is not queried: {}", say::line(&error));
                     None
                 }
             },
             Err(error) => {
-                eprintln!("the leader is not asked: {}", say::line(&error));
+                eprintln!("the leader is not queried: {}", say::line(&error));
                 None
             }
         },

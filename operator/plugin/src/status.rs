@@ -26,7 +26,7 @@ pub(crate) async fn show(target: &Target, user: Option<&str>) -> anyhow::Result<
     let asked = match Nodes::of(target, &cluster, user).await {
         Ok(asked) => Some(asked),
         Err(error) if user.is_none() => {
-            eprintln!("the nodes are not asked: {}", say::line(&error));
+            eprintln!("the nodes are not queried: {}", say::line(&error));
             None
         }
         Err(error) => return Err(error),

@@ -98,10 +98,9 @@ pub(crate) fn described(cluster: &str, plan: &ProposedPlan) -> String {
 pub(crate) async fn move_image(target: &Target) -> anyhow::Result<ExitCode> {
     let status = status(target).await?;
     let said = status.condition(UPDATE_AVAILABLE);
-    let said = said.map_or(
-        "the operator has not said which image is its default",
-        |c| c.message.as_str(),
-    );
+    let said = said.map_or("the operator has not reported its default image", |c| {
+        c.message.as_str()
+    });
     if !status.is(UPDATE_AVAILABLE) {
         bail!("no update is available: {said}");
     }

@@ -68,7 +68,7 @@ mod tests {
         fixture.reconcile();
         assert!(
             fixture.status().cluster_id.is_some(),
-            "it goes on by itself"
+            "it continues automatically"
         );
     }
 

@@ -50,9 +50,9 @@ fn start(view: &View<'_>, restore: &RqliteRestore) -> Option<Decision> {
         Next::Nothing => None,
         Next::Plan(request) => {
             let text = format!(
-                "asking {} what the RqliteRestore {} would undo",
-                leader.name,
-                name(restore)
+                "requesting a dry run of the RqliteRestore {} from {}",
+                name(restore),
+                leader.name
             );
             Some(Decision::Act(action(leader, *request), text))
         }
@@ -95,11 +95,11 @@ fn resume(view: &View<'_>, operation: &Operation) -> Decision {
         (Progress::NoLeader, _) => without_leader(view),
         (Progress::Running(text), _) => Decision::Wait(text),
         (Progress::Done(_) | Progress::Failed(_) | Progress::Unknown(_), Some(_)) => {
-            Decision::Wait("writing down how the restore ended".to_owned())
+            Decision::Wait("recording the result of the restore".to_owned())
         }
         (Progress::Unsent, Some(_)) if operation.step == Step::Start => {
             let leader = operation.member.as_deref().unwrap_or("the leader");
-            let text = format!("{leader} is asked to restore");
+            let text = format!("requesting the restore from {leader}");
             Decision::Record(step(view.status, view.now(), Step::Apply), text)
         }
         (Progress::Unsent, Some(restore)) => match view.leader {

@@ -81,9 +81,9 @@ fn rotation(view: &View<'_>, tls: &TlsStatus) -> Decision {
     }
     next.tls = Some(known);
     let text = match (request, whole) {
-        (None, _) => "the request for new certificates was taken back",
-        (Some(_), true) => "new certificates, and a new authority, were asked for",
-        (Some(_), false) => "new certificates were asked for",
+        (None, _) => "the request for new certificates was withdrawn",
+        (Some(_), true) => "new certificates and a new authority were requested",
+        (Some(_), false) => "new certificates were requested",
     };
     Decision::Record(Box::new(next), text.to_owned())
 }

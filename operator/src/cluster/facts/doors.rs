@@ -101,11 +101,11 @@ impl Doors {
             }
         };
         let clients = match (self.users, self.client_tls) {
-            (true, true) => "clients are asked for a user and a password",
+            (true, true) => "clients must log in with a user and a password",
             (true, false) => {
-                "clients are asked for a user and a password, which are sent in clear text"
+                "clients must log in with a user and a password, which are sent in clear text"
             }
-            (false, _) => "clients are asked for a certificate",
+            (false, _) => "clients must present a certificate",
         };
         format!("{joining}; {clients}")
     }

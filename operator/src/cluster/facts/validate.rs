@@ -125,7 +125,7 @@ pub fn hints(view: &View<'_>) -> Vec<String> {
     if view.spec.storage.ephemeral.is_some() {
         let needed = voters / 2 + 1;
         found.push(format!(
-            "storage.ephemeral: the data is in the pods; once {needed} of {voters} voters' pods are gone, so is the database"
+            "storage.ephemeral: the data is in the pods; if {needed} of {voters} voters' pods are deleted, the database is lost"
         ));
     }
     found.extend(doors::hint(view));

@@ -78,7 +78,7 @@ pub fn check_admission(view: &View<'_>, recovery: &RqliteRecovery) -> Admission 
         choose_survivor(view, recovery, &assessment, &found, &former)
     } else {
         Admission::inspecting(format!(
-            "waiting for {} to answer. If one of them is gone for good, create another RqliteRecovery that lists it in ignoreMembers",
+            "waiting for a response from {}. If one of them is gone for good, create another RqliteRecovery that lists it in ignoreMembers",
             missing.join(", ")
         ))
     };

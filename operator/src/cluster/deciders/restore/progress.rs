@@ -72,7 +72,7 @@ pub(super) fn of_request<'a>(view: &View<'a>, id: &str, asked: Option<&str>) -> 
 fn described(state: &RestoreState) -> String {
     let percent = state.percent.map(|percent| format!(" ({percent} %)"));
     let what = match state.message.trim() {
-        "" => "the leader restores",
+        "" => "the leader is restoring",
         message => message,
     };
     format!("{what}{}", percent.unwrap_or_default())

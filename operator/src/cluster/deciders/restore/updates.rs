@@ -106,7 +106,7 @@ fn of(view: &View<'_>, restore: &RqliteRestore) -> RqliteRestoreStatus {
         }
         Progress::Failed(state) => {
             let why = state.message.trim_end_matches('.');
-            let text = format!("{why}. The database is as it was");
+            let text = format!("{why}. The database is unchanged");
             (RestorePhase::Failed, text)
         }
         Progress::Unknown(text) => (RestorePhase::Failed, text),
@@ -117,10 +117,13 @@ fn of(view: &View<'_>, restore: &RqliteRestore) -> RqliteRestoreStatus {
             ),
         ),
         Progress::Running(text) => (RestorePhase::Restoring, text),
-        Progress::Unsent => (RestorePhase::Restoring, "the leader is asked".to_owned()),
+        Progress::Unsent => (
+            RestorePhase::Restoring,
+            "the restore is being requested from the leader".to_owned(),
+        ),
         Progress::NoLeader => (
             RestorePhase::Restoring,
-            "there is no leader now: whether the restore goes on is seen once there is one"
+            "there is no leader now: the state of the restore is known again once there is one"
                 .to_owned(),
         ),
     };
