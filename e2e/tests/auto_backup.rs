@@ -1,8 +1,9 @@
 //! `-auto-backup` with real servers, and `rqlited backup` and `rqlited fetch`.
 use std::{
     fs,
+    net::TcpListener,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 
@@ -483,5 +484,44 @@ fn one_backup_of_a_running_cluster() -> Result<()> {
         report["error"].as_str().is_some_and(|e| e.contains(&url)),
         "{report}"
     );
+    Ok(())
+}
+
+/// As the first process of a container they would ignore it, and go on to write to the store. The exit code
+/// shows that the program itself has ended.
+#[test]
+fn subcommands_end_on_sigterm() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let config = dir.path().join("t.json");
+    // Both the node and the store accept, and never answer.
+    let silent = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", silent.local_addr()?);
+    let sub = json!({"bucket": "bkt", "path": "one/db.gz", "region": "us-east-1", "force_path_style": true,
+        "access_key_id": "a", "secret_access_key": "b", "endpoint": url});
+    let target = json!({"version": 1, "type": "s3", "sub": sub});
+    fs::write(&config, target.to_string())?;
+    let path = config.display().to_string();
+    let output = dir.path().join("out.db").display().to_string();
+    let cases: [&[&str]; 3] = [
+        &["backup", "-config", &path, "-url", &url],
+        &["fetch", "-config", &path, "-output", &output],
+        &["archive", "drill", "-config", &path],
+    ];
+    silent.set_nonblocking(true)?;
+    for words in cases {
+        let mut child = Command::new(binary::rqlited()?)
+            .args(words)
+            .stderr(Stdio::piped())
+            .spawn()?;
+        // It is at work once it connects.
+        let connected = wait::until("a connection", PROCESS_LIMIT, || {
+            silent.accept().map_err(|e| e.to_string())
+        });
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let status = child.wait()?;
+        connected?;
+        ensure!(status.code() == Some(128 + 15), "{words:?}: {status:?}");
+    }
     Ok(())
 }

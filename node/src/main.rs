@@ -2,7 +2,7 @@
 //! the exit code.
 use std::process::ExitCode;
 
-use node::{config, run, telemetry};
+use node::{config, run, stop, telemetry};
 
 /// The system's allocator keeps memory that many threads free; this one returns it, and is faster under the
 /// load of the proposer.
@@ -32,8 +32,14 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|word| word.to_str()) {
         Some("archive") => return archive(arguments),
-        Some("backup") => return print(&node::backup_command::backup(arguments)),
-        Some("fetch") => return print(&node::backup_command::fetch(arguments)),
+        Some("backup") => {
+            stop::end_on_signal();
+            return print(&node::backup_command::backup(arguments));
+        }
+        Some("fetch") => {
+            stop::end_on_signal();
+            return print(&node::backup_command::fetch(arguments));
+        }
         Some("entrypoint") => return print(&node::entrypoint::run(arguments)),
         Some("hash-password") => return print(&node::hash_password::run(arguments)),
         Some("inspect") => return print(&node::inspect::run(arguments)),
@@ -106,6 +112,7 @@ fn archive(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         eprintln!("starting again with TZ=UTC: {e}");
         return ExitCode::FAILURE;
     }
+    stop::end_on_signal();
     print(&node::restore::command::run(arguments))
 }
 
