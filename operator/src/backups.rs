@@ -1,6 +1,7 @@
 //! Backups: `RqliteBackup` (one Job each), `RqliteScheduledBackup`, and drills (trial restores) of clusters'
 //! archives. `cron`, `schedule`, `retention`, `backup`, `drill` and the jobs decide, as functions without
-//! I/O; `carry_out` and `drilling` read objects and carry decisions out; the controllers run them.
+//! I/O; `carry_out`, `drilling` and `scheduling` read objects and carry decisions out; the controllers run
+//! them.
 pub mod backup;
 pub mod carry_out;
 pub mod controller;
@@ -15,3 +16,4 @@ pub mod job_seen;
 pub mod pod;
 pub mod retention;
 pub mod schedule;
+pub mod scheduling;

@@ -23,6 +23,8 @@ use crate::live::{Live, containers, created, pods_of};
 const MAX_OBJECTS: usize = 4;
 /// Maximum number of events that are read for each object.
 const MAX_EVENTS: u32 = 50;
+/// Age from which a refusal is outdated: a Job's controller tries again at least every ten minutes.
+const REFUSED_SECONDS: i64 = 1200;
 /// Age before which a missing pod or volume is considered normal.
 const GRACE_SECONDS: i64 = 3;
 /// Waiting reasons of containers whose image cannot be pulled.
@@ -123,6 +125,31 @@ pub async fn read(client: &Client, namespace: &str, live: &Live, known: &Known) 
     all
 }
 
+/// Why no pod of a Job could be created, as its controller says. Read errors are ignored, as above.
+pub async fn refused_pods(client: &Client, namespace: &str, uid: &str) -> Option<String> {
+    let api: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let about = ListParams::default()
+        .fields(&format!("regarding.uid={uid}"))
+        .limit(MAX_EVENTS);
+    match api.list(&about).await {
+        Ok(list) => newest_refusal(&list.items, Timestamp::now()),
+        Err(error) => {
+            tracing::debug!("reading events: {error}");
+            None
+        }
+    }
+}
+
+/// What the newest of these events says of a pod that could not be created, unless it is outdated.
+fn newest_refusal(events: &[Event], now: Timestamp) -> Option<String> {
+    let refusals = events
+        .iter()
+        .filter(|event| event.reason.as_deref() == Some("FailedCreate"));
+    let newest = refusals.max_by_key(|event| last_seen(event))?;
+    let age = now.as_second().saturating_sub(last_seen(newest));
+    newest.note.clone().filter(|_| age < REFUSED_SECONDS)
+}
+
 /// The objects that do not start.
 fn suspects(live: &Live, now: Timestamp) -> Vec<Suspect> {
     let is_old = |created: Option<i64>| {
@@ -181,6 +208,29 @@ pub fn last_seen(event: &Event) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_refusal_counts() {
+        let event = |reason: &str, note: &str, at: &str| -> Event {
+            let event = serde_json::json!({"metadata": {}, "reason": reason, "note": note,
+                "eventTime": null, "deprecatedLastTimestamp": at});
+            serde_json::from_value(event).unwrap()
+        };
+        let now: Timestamp = "2026-01-01T01:00:00Z".parse().unwrap();
+        let old = event("FailedCreate", "no account", "2026-01-01T00:30:00Z");
+        let first = event("FailedCreate", "no account", "2026-01-01T00:50:00Z");
+        let second = event("FailedCreate", "quota", "2026-01-01T00:55:00Z");
+        let other = event("SuccessfulCreate", "a pod", "2026-01-01T00:58:00Z");
+        let cases: [(&[Event], Option<&str>); 4] = [
+            (&[], None),
+            (&[old.clone()], None),
+            (&[first.clone(), second.clone(), old], Some("quota")),
+            (&[other, first], Some("no account")),
+        ];
+        for (events, expected) in cases {
+            assert_eq!(newest_refusal(events, now).as_deref(), expected);
+        }
+    }
 
     #[test]
     fn a_stuck_object_is_asked_about_ever_less_often() {

@@ -1,5 +1,8 @@
-//! Runs after an installation was uninstalled, from the chart's Job: the clusters' statuses say that no
-//! operator manages them, and the Lease is deleted. An operator that is installed later overwrites all of it.
+//! Runs after an installation was uninstalled, from the chart's Job, never at an upgrade: the clusters' statuses
+//! say that no operator manages them, the Lease is deleted, and the finalizers of backups are removed. An
+//! operator that is installed later overwrites all of it.
+mod backups;
+
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -32,9 +35,12 @@ pub struct Options {
     /// Name of its Lease.
     #[arg(long)]
     lease: String,
+    /// Its class.
+    #[arg(long, default_value = names::DEFAULT_CLASS)]
+    class: String,
 }
 
-/// Writes the statuses and deletes the Lease.
+/// Writes the statuses, deletes the Lease and removes the finalizers of backups.
 ///
 /// # Errors
 /// There is no access to the API server, or it took too long. Clusters that cannot be written are reported.
@@ -51,11 +57,14 @@ async fn leave(client: &Client, options: &Options) -> anyhow::Result<String> {
     let resource = ApiResource::erase::<RqliteCluster>(&());
     let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let mut said = String::new();
+    let mut known = backups::Known::default();
     match all.list(&ListParams::default()).await {
         Ok(clusters) => {
             for cluster in clusters {
                 let namespace = cluster.namespace().unwrap_or_default();
                 let name = cluster.name_any();
+                let is_own = unmanaged(&cluster.data["status"], &installation, &json!(null));
+                known.insert((namespace.clone(), name.clone()), is_own.is_some());
                 let api = Api::namespaced_with(client.clone(), &namespace, &resource);
                 let result = leave_word(&api, cluster, &installation).await;
                 let text = result.map_or_else(|error| format!("{error:#}"), str::to_owned);
@@ -75,6 +84,8 @@ async fn leave(client: &Client, options: &Options) -> anyhow::Result<String> {
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(error) => return Err(error).context("deleting the Lease"),
     }
+    let text = backups::let_go(client, &known, &options.class).await;
+    said.push_str(&text.unwrap_or_else(|error| format!("{error:#}\n")));
     Ok(said)
 }
 

@@ -5,7 +5,7 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use operator_api::{RqliteCluster, status};
+use operator_api::{RqliteCluster, RqliteScheduledBackupStatus, status};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -79,6 +79,30 @@ struct Inner {
     epoch: Family<OfCluster, Gauge>,
     operation_seconds: Family<OfCluster, Gauge>,
     archive: Archives,
+    schedules: Schedules,
+}
+
+/// What is known of schedules of backups.
+#[derive(Debug, Default)]
+struct Schedules {
+    ready: Family<OfCluster, Gauge>,
+    succeeded: Family<OfCluster, Gauge>,
+}
+
+impl Schedules {
+    fn register(&self, all: &mut Registry) {
+        all.register(
+            "scheduled_backup_ready",
+            "1 if the RqliteScheduledBackup makes backups, 0 if not; absent before its first one",
+            self.ready.clone(),
+        );
+        all.register_with_unit(
+            "scheduled_backup_success_timestamp",
+            "When the newest successful backup of an RqliteScheduledBackup was complete; 0 if there is none",
+            Unit::Seconds,
+            self.succeeded.clone(),
+        );
+    }
 }
 
 /// Metrics of archives and their drills, only of clusters that have them.
@@ -181,6 +205,7 @@ impl Default for Metrics {
             epoch: Family::default(),
             operation_seconds: Family::default(),
             archive: Archives::default(),
+            schedules: Schedules::default(),
         };
         inner.register();
         Self(Arc::new(inner))
@@ -255,6 +280,7 @@ impl Inner {
             self.operation_seconds.clone(),
         );
         self.archive.register(all);
+        self.schedules.register(all);
     }
 }
 
@@ -344,6 +370,30 @@ impl Metrics {
         );
     }
 
+    /// Sets the metrics of an RqliteScheduledBackup.
+    pub fn set_schedule(&self, namespace: &str, name: &str, status: &RqliteScheduledBackupStatus) {
+        let of = of(&Some(namespace.to_owned()), &Some(name.to_owned()));
+        let ready = status.conditions.iter().find(|one| one.type_ == "Ready");
+        let known = ready.filter(|one| one.status != "Unknown");
+        match known {
+            Some(ready) => {
+                let gauge = self.0.schedules.ready.get_or_create(&of);
+                gauge.set(i64::from(ready.status == "True"));
+            }
+            None => drop(self.0.schedules.ready.remove(&of)),
+        }
+        let last = status.last_successful_time.as_ref();
+        let gauge = self.0.schedules.succeeded.get_or_create(&of);
+        gauge.set(last.map_or(0, |time| time.0.as_second()));
+    }
+
+    /// Removes the metrics of an RqliteScheduledBackup that is deleted, or that others look after.
+    pub fn forget_schedule(&self, namespace: &str, name: &str) {
+        let of = of(&Some(namespace.to_owned()), &Some(name.to_owned()));
+        self.0.schedules.ready.remove(&of);
+        self.0.schedules.succeeded.remove(&of);
+    }
+
     /// Removes the metrics of a deleted cluster.
     pub fn forget(&self, namespace: &str, name: &str) {
         let of = of(&Some(namespace.to_owned()), &Some(name.to_owned()));
@@ -401,6 +451,31 @@ mod tests {
         );
         metrics.forget("shop", "demo");
         assert!(!metrics.text().unwrap().contains("shop"));
+    }
+
+    #[test]
+    fn a_schedule_is_told_while_it_is_there() {
+        let metrics = Metrics::default();
+        let mut status = RqliteScheduledBackupStatus::default();
+        let has = |line: &str| metrics.text().unwrap().lines().any(|one| one == line);
+        let of = r#"{namespace="shop",name="nightly"}"#;
+        let ready = |is: i64| format!("rqlite_operator_scheduled_backup_ready{of} {is}");
+        let at = |time: i64| {
+            format!("rqlite_operator_scheduled_backup_success_timestamp_seconds{of} {time}")
+        };
+        metrics.set_schedule("shop", "nightly", &status);
+        assert!(has(&at(0)) && !has(&ready(0)), "0 would be an alarm");
+        for (is, value) in [("False", 0), ("True", 1), ("False", 0)] {
+            let text = format!(
+                r#"{{"lastSuccessfulTime": "1970-01-01T00:01:00Z", "conditions": [{{"type": "Ready", "status": "{is}",
+                "reason": "x", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}}]}}"#
+            );
+            status = serde_json::from_str(&text).unwrap();
+            metrics.set_schedule("shop", "nightly", &status);
+            assert!(has(&ready(value)) && has(&at(60)), "{is}");
+        }
+        metrics.forget_schedule("shop", "nightly");
+        assert!(!metrics.text().unwrap().contains("nightly"));
     }
 
     #[test]

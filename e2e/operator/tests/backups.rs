@@ -294,6 +294,11 @@ fn waits(place: &Simulated) -> Result<()> {
         place.job_pod_waits(&job(name), CONTAINER, "CreateContainerConfigError", why)?;
         place.await_phase(KIND, name, "Running", &["does not start", why])?;
     }
+    // A pod that is refused is in no status but an event of the Job.
+    let account = json!({"serviceAccountName": "nobody"});
+    place.make("RqliteBackup", "noaccount", &spec(&account))?;
+    let words = ["does not start", "serviceaccount", "nobody"];
+    place.await_phase(KIND, "noaccount", "Running", &words)?;
     // Once it is there, the backup is made.
     place.end_job_pod(&job("nokey"), CONTAINER, &good(), true)?;
     place.await_phase(KIND, "nokey", "Succeeded", &[]).map(drop)

@@ -17,6 +17,21 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The Lease's name in the fixture.
 const LEASE: &str = "rqlite-operator";
 
+/// An ended backup of the cluster, whose file is deleted with it.
+fn backup(fixture: &OperatorFixture) -> Result<()> {
+    let backup = json!({"apiVersion": "rqlite.dev/v1alpha1", "kind": "RqliteBackup",
+        "metadata": {"name": "old", "finalizers": ["rqlite.dev/backup"]},
+        "spec": {"clusterRef": {"name": "demo"}, "deletionPolicy": "Delete"}});
+    fixture.server.send(&["create", "-n", "default"], &backup)?;
+    let target = json!({"s3": {"bucket": "shop-backups"}});
+    let status =
+        json!({"status": {"phase": "Succeeded", "target": target, "object": "backups/old"}});
+    let status = status.to_string();
+    let patch = ["patch", "rqlitebackup", "old", "-n", "default"];
+    let how = ["--subresource=status", "--type=merge", "-p", &status];
+    fixture.server.run(&[&patch[..], &how].concat()).map(drop)
+}
+
 fn leaves_word(fixture: &mut OperatorFixture) -> Result<()> {
     let look = |fixture: &OperatorFixture| {
         fixture
@@ -37,6 +52,7 @@ fn leaves_word(fixture: &mut OperatorFixture) -> Result<()> {
         );
         Ok(())
     })?;
+    backup(fixture)?;
     fixture.operator.terminate()?;
     let mut farewell = Command::new(product::built("rqlite-operator")?);
     farewell.env("KUBECONFIG", fixture.api.kubeconfig("admin"));
@@ -52,6 +68,10 @@ fn leaves_word(fixture: &mut OperatorFixture) -> Result<()> {
         said.contains("default/demo: its status says that no operator runs"),
         "{said}"
     );
+    ensure!(said.contains("1 RqliteBackups can be deleted"), "{said}");
+    let backup = ["rqlitebackup", "old", "-n", "default"];
+    let left = fixture.server.get(&backup)?;
+    ensure!(left["metadata"]["finalizers"].is_null(), "{left}");
     let found = look(fixture)?;
     ensure!(
         found["status"]["phase"] == "Unmanaged",
@@ -81,6 +101,9 @@ fn leaves_word(fixture: &mut OperatorFixture) -> Result<()> {
         ensure!(managed["status"] == "True", "{managed}");
         let ready = condition(&found, "Ready");
         ensure!(ready["status"] == "False", "{ready}");
+        let again = fixture.server.get(&backup)?;
+        let finalizers = &again["metadata"]["finalizers"];
+        ensure!(*finalizers == json!(["rqlite.dev/backup"]), "{again}");
         Ok(())
     })
 }

@@ -168,6 +168,10 @@ pub struct RqliteBackupStatus {
     /// Its lineage at that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<Lineage>,
+    /// Class of the operators that look after the backup once the cluster is gone; absent for the class
+    /// default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_class: Option<String>,
     /// The Job that makes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
@@ -211,7 +215,8 @@ pub struct RqliteBackupStatus {
     /// What it waits for, or how it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Complete: true once the backup is in the store; false once it has failed.
+    /// Complete: true once the backup is in the store; false once it has failed, with the reason
+    /// ResultUnknown if its Job was deleted before its end was seen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -178,6 +178,12 @@ pub struct RqliteScheduledBackupStatus {
     /// When the next one is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_schedule_time: Option<Time>,
+    /// Since when it is carried out again, after it was suspended or could not be understood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_at: Option<Time>,
+    /// Class of the operators that look after it once the cluster is gone; absent for the class default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_class: Option<String>,
     /// Backups that are being made; at most 16 are listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -188,7 +194,8 @@ pub struct RqliteScheduledBackupStatus {
     /// What was left out last and why, or what is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Ready: the schedule is carried out, and the newest backup succeeded.
+    /// Ready: the newest backup succeeded. False with BackupFailed, Overdue (two times of the schedule have passed
+    /// since the last success), ClusterMissing or InvalidSchedule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -1,5 +1,7 @@
 //! Decides the next step of one RqliteBackup. What a step relies on (the target, the name of the file, the
 //! Job) is written to the status before it, so that it survives a crash.
+mod deletion;
+
 use k8s_openapi::{
     api::batch::v1::Job,
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -14,9 +16,14 @@ use operator_api::{
 };
 use serde::Deserialize;
 
+pub use self::deletion::is_let_go;
 use super::{
     job::{self, Reach},
-    job_seen::JobSeen,
+    job_seen::{JobRef, JobSeen},
+};
+use crate::cluster::{
+    deciders::manager,
+    facts::{authentication::is_known_by, image::Parts},
 };
 
 /// Finalizer of a backup whose file is deleted with it.
@@ -32,6 +39,10 @@ const LET_GO: &str = concat!(
 );
 /// Seconds until the next step while waiting for something that no watch reports.
 const WAIT_SECONDS: u64 = 15;
+/// Reason of a condition while the API server rejects a Job.
+const REFUSED: &str = "JobRefused";
+/// Reason of the condition `Complete` of a backup whose Job was deleted before its end was seen.
+const UNSEEN: &str = "ResultUnknown";
 /// Status of the condition `Complete` until the backup has succeeded or failed.
 const WAITS: &str = "Unknown";
 /// Longest message in a status, in characters.
@@ -48,6 +59,8 @@ pub struct Seen<'a> {
     pub cluster: Option<&'a RqliteCluster>,
     /// The Job of the backup.
     pub job: Option<JobSeen>,
+    /// Pods of its Job that have not ended, also if the Job is deleted. Only read if the backup is being deleted.
+    pub pods: &'a [String],
     /// The Job that deletes its file.
     pub deletion: Option<JobSeen>,
     /// The operator's default image, for a cluster that is gone.
@@ -56,8 +69,6 @@ pub struct Seen<'a> {
     pub domain: &'a str,
     /// Whether the platform assigns users to pods (OpenShift).
     pub assigns_users: bool,
-    /// Whether the namespace is being deleted, so that no Job can be created.
-    pub namespace_ends: bool,
 }
 
 /// One step.
@@ -70,7 +81,7 @@ pub enum Step {
     /// Create a Job, unless one of the same name exists.
     Create(Box<Job>),
     /// Delete a Job that runs.
-    Stop(String),
+    Stop(JobRef),
     /// Decide again after so many seconds.
     Wait(u64),
     /// Nothing is left to do.
@@ -95,10 +106,17 @@ struct Outcome {
 /// Decides the next step.
 pub fn decide(seen: &Seen<'_>) -> Step {
     if seen.backup.meta().deletion_timestamp.is_some() {
-        return delete(seen);
+        return deletion::decide(seen);
     }
     let status = seen.backup.status.clone().unwrap_or_default();
     match status.phase.unwrap_or_default() {
+        BackupPhase::Succeeded | BackupPhase::Failed if !has_class(seen.backup, seen.cluster) => {
+            let cluster = seen.cluster.map(manager::class);
+            record(RqliteBackupStatus {
+                operator_class: cluster.and_then(manager::recorded_class),
+                ..status
+            })
+        }
         BackupPhase::Succeeded | BackupPhase::Failed if !is_settled(seen.backup) => {
             // `spec.deletionPolicy` may have changed since.
             Step::Finalizer(is_deleted_with_object(seen.backup))
@@ -109,7 +127,8 @@ pub fn decide(seen: &Seen<'_>) -> Step {
     }
 }
 
-fn has_finalizer(backup: &RqliteBackup) -> bool {
+/// Whether its deletion waits for that of its file.
+pub fn has_finalizer(backup: &RqliteBackup) -> bool {
     backup.finalizers().iter().any(|one| one == FINALIZER)
 }
 
@@ -119,6 +138,19 @@ pub fn is_settled(backup: &RqliteBackup) -> bool {
     let has_object = status.is_some_and(|status| status.object.is_some());
     has_finalizer(backup) == (is_deleted_with_object(backup) && has_object)
         || (has_finalizer(backup) && is_deleted_with_object(backup))
+}
+
+/// Whether the recorded class is that of the cluster. It decides which installation handles the backup once
+/// the cluster is deleted.
+pub fn has_class(backup: &RqliteBackup, cluster: Option<&RqliteCluster>) -> bool {
+    let recorded = backup.status.as_ref();
+    let recorded = recorded.and_then(|status| status.operator_class.clone());
+    cluster.is_none_or(|cluster| manager::recorded_class(manager::class(cluster)) == recorded)
+}
+
+/// Whether its Job was deleted before its end was seen. Then a good file may be in the store.
+pub fn ended_unseen(status: &RqliteBackupStatus) -> bool {
+    status.conditions.iter().any(|one| one.reason == UNSEEN)
 }
 
 fn is_deleted_with_object(backup: &RqliteBackup) -> bool {
@@ -134,6 +166,21 @@ pub fn lacking(seen: &Seen<'_>, missing: &str) -> Step {
         ..status
     };
     let is = ("Complete", WAITS, "SecretMissing");
+    record_news(seen, put(next, &seen.now, is, &text))
+}
+
+/// Reports that the API server rejects the Job.
+pub fn refused(seen: &Seen<'_>, why: &str) -> Step {
+    let status = seen.backup.status.clone().unwrap_or_default();
+    let (is, hint) = match seen.backup.meta().deletion_timestamp.is_some() {
+        true => (("ObjectDeleted", "False", REFUSED), LET_GO),
+        false => (("Complete", WAITS, REFUSED), "It is tried again"),
+    };
+    let text = short(format!("its Job is refused: {why}. {hint}"));
+    let next = RqliteBackupStatus {
+        message: Some(text.clone()),
+        ..status
+    };
     record_news(seen, put(next, &seen.now, is, &text))
 }
 
@@ -179,6 +226,7 @@ fn begin(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
     let of_cluster = cluster.status.clone().unwrap_or_default();
     record(RqliteBackupStatus {
         phase: Some(BackupPhase::Running),
+        operator_class: manager::recorded_class(manager::class(cluster)),
         cluster_uid: cluster.uid(),
         cluster_id: of_cluster.cluster_id,
         lineage: of_cluster.lineage,
@@ -186,7 +234,7 @@ fn begin(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
         uri: Some(format!("{}/{object}", target.uri())),
         target: Some(target),
         object: Some(object),
-        message: Some("a pod makes the backup".to_owned()),
+        message: Some("its Job is being created".to_owned()),
         ..status
     })
 }
@@ -195,6 +243,13 @@ fn begin(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
 fn unavailable(cluster: &RqliteCluster) -> Option<String> {
     let name = cluster.name_any();
     let status = cluster.status.as_ref();
+    let image = status.and_then(|status| status.target.as_ref());
+    let image = image.map_or("", |target| target.image.as_str());
+    if !is_known_by(Parts::of(image).release()) {
+        return Some(format!(
+            "the nodes of the image {image} know no backups by the operator: choose a newer image for the cluster {name}"
+        ));
+    }
     let conditions = status.map(|status| status.conditions.as_slice());
     let mut conditions = conditions.unwrap_or_default().iter();
     let available = conditions.find(|condition| condition.type_ == AVAILABLE);
@@ -268,6 +323,7 @@ fn follow(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
             next.message = Some(match &job.stuck {
                 Some(why) => short(format!("its pod does not start: {why}")),
                 None if job.failed > 0 => format!("attempt {} is under way", job.failed + 1),
+                None if !job.has_pod => "its Job has no pod yet".to_owned(),
                 None => "a pod makes the backup".to_owned(),
             });
             record_news(seen, next)
@@ -294,8 +350,7 @@ fn follow(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
 /// Creates the Job. If it existed before, it was deleted, and is not created again.
 fn create(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
     if status.started_at.is_some() {
-        let text = "its Job was deleted before it ended: create another RqliteBackup";
-        return record(failed(status, &seen.now, text.to_owned()));
+        return record(unseen(status, &seen.now));
     }
     let (Some(target), Some(object)) = (&status.target, &status.object) else {
         let text =
@@ -359,13 +414,32 @@ fn ended_well(
 }
 
 fn failed(status: RqliteBackupStatus, now: &Time, text: String) -> RqliteBackupStatus {
+    failed_because(status, now, "Failed", text)
+}
+
+fn failed_because(
+    status: RqliteBackupStatus,
+    now: &Time,
+    reason: &str,
+    text: String,
+) -> RqliteBackupStatus {
     let next = RqliteBackupStatus {
         phase: Some(BackupPhase::Failed),
         completed_at: Some(now.clone()),
         message: Some(text.clone()),
         ..status
     };
-    with_condition(next, now, "False", "Failed", &text)
+    with_condition(next, now, "False", reason, &text)
+}
+
+/// The status of a backup whose Job was deleted before its end was seen: no operator ran for longer than Jobs
+/// are kept, or somebody deleted it.
+fn unseen(status: RqliteBackupStatus, now: &Time) -> RqliteBackupStatus {
+    let file = status.uri.as_deref().unwrap_or("the file");
+    let text = format!(
+        "its Job was deleted before its end was seen, so that its result is unknown: {file} may be there, and whole. Look there, or create another RqliteBackup; no schedule deletes this one"
+    );
+    failed_because(status, now, UNSEEN, text)
 }
 
 /// Sets the condition `Complete`: whether the backup is in the store.
@@ -424,75 +498,6 @@ fn pending(status: RqliteBackupStatus, text: String) -> Step {
         message: Some(text),
         ..status
     })
-}
-
-/// The step while the object is being deleted: first deletes the file, if the policy says so and it may
-/// exist.
-fn delete(seen: &Seen<'_>) -> Step {
-    if !has_finalizer(seen.backup) {
-        return Step::Done;
-    }
-    let status = seen.backup.status.clone().unwrap_or_default();
-    let abandoned = seen.backup.annotations().get(ABANDON_ANNOTATION);
-    let abandoned = abandoned.is_some_and(|value| value == "true");
-    let (Some(target), Some(object)) = (&status.target, &status.object) else {
-        return Step::Finalizer(false);
-    };
-    if abandoned || seen.namespace_ends || !is_deleted_with_object(seen.backup) {
-        return Step::Finalizer(false);
-    }
-    let running = seen
-        .job
-        .as_ref()
-        .filter(|job| job.is_ours && job.succeeded.is_none());
-    if running.is_some() {
-        return Step::Stop(job::name(&seen.backup.name_any()));
-    }
-    let name = job::deletion_name(&seen.backup.name_any());
-    let Some(job) = &seen.deletion else {
-        let job = job::deletion(
-            seen.backup,
-            seen.cluster,
-            seen.node_image,
-            target,
-            object,
-            seen.assigns_users,
-        );
-        return Step::Create(Box::new(job));
-    };
-    let has_failed = !job.is_ours || job.succeeded == Some(false);
-    let text = match job {
-        job if !job.is_ours => format!(
-            "another Job is called {name}: delete it, so that the file can be deleted. {LET_GO}"
-        ),
-        job => match job.succeeded {
-            Some(true) => return Step::Finalizer(false),
-            Some(false) => short(format!(
-                "the file {} could not be deleted: {}. Delete the Job {name} to try again. {LET_GO}",
-                status.uri.as_deref().unwrap_or(object),
-                job.result
-                    .as_deref()
-                    .or(job.message.as_deref())
-                    .unwrap_or("its pods left no message"),
-            )),
-            None => match &job.stuck {
-                Some(why) => short(format!(
-                    "the pod that deletes the file does not start: {why}. {LET_GO}"
-                )),
-                None => "the file is being deleted from the store".to_owned(),
-            },
-        },
-    };
-    let next = RqliteBackupStatus {
-        phase: Some(BackupPhase::Deleting),
-        message: Some(text.clone()),
-        ..status
-    };
-    if !has_failed {
-        return record_news(seen, next);
-    }
-    let is = ("ObjectDeleted", "False", "DeletionFailed");
-    record_news(seen, put(next, &seen.now, is, &text))
 }
 
 #[cfg(test)]

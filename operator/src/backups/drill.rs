@@ -19,7 +19,11 @@ use operator_api::{
 
 use self::outcome::Ended;
 pub use self::seen::Seen;
-use super::{cron::Schedule, drill_job, job_seen::JobSeen};
+use super::{
+    cron::{Schedule, is_ahead},
+    drill_job,
+    job_seen::{JobRef, JobSeen},
+};
 use crate::cluster::action::Event;
 
 /// Drills of all clusters that may run at once: with a common schedule, such as every night at three,
@@ -51,7 +55,7 @@ pub enum Step {
     /// Create a Job, unless one of the same name exists.
     Create(Box<Job>),
     /// Delete a Job of this cluster's drills.
-    Delete(String),
+    Delete(JobRef),
     /// Decide again after so many seconds.
     Wait(u64),
     /// Nothing to do before the cluster changes.
@@ -124,8 +128,9 @@ fn schedule_of(archive: &Archive) -> Result<Option<Schedule>, String> {
 fn forget(seen: &Seen<'_>, before: Option<DrillStatus>) -> Step {
     let job = before.as_ref().and_then(|drill| drill.job.clone());
     let runs = seen.job.as_ref();
-    if let Some(job) = job.filter(|_| runs.is_some_and(|job| job.is_ours)) {
-        return Step::Delete(job);
+    if let (Some(name), Some(runs)) = (job, runs.filter(|job| job.is_ours)) {
+        let uid = runs.uid.clone();
+        return Step::Delete(JobRef { name, uid });
     }
     let status = seen.cluster.status.as_ref();
     let reported = status.is_some_and(|status| status.condition(BACKUPS_PROVEN).is_some());
@@ -197,6 +202,11 @@ impl Look<'_> {
         self.settle(drill, wait)
     }
 
+    /// A recorded time, unless it is in the future.
+    fn past<'t>(&self, at: Option<&'t Time>) -> Option<&'t Time> {
+        at.filter(|at| !is_ahead(at.0, self.now()))
+    }
+
     /// Writes the condition for this time if it differs, or waits.
     fn settle(&self, drill: DrillStatus, wait: u64) -> Step {
         let condition = proven::verdict(self.seen, self.archive, self.schedule, &drill);
@@ -226,7 +236,8 @@ impl Look<'_> {
             return Due::Later;
         }
         let scheduled = self.schedule.and_then(|schedule| {
-            let due = match &drill.last_schedule_time {
+            let last = drill.last_schedule_time.as_ref();
+            let due = match self.past(last) {
                 Some(last) => schedule.newest(last.0, self.now()),
                 None => Some(self.now()),
             };
@@ -280,7 +291,7 @@ impl Look<'_> {
             return match drill.started_at {
                 None => Step::Create(Box::new(self.job(name))),
                 Some(_) => {
-                    let text = format!("its Job {name} was deleted before it ended");
+                    let text = format!("its Job {name} was deleted before its end was seen");
                     self.fail(drill, text)
                 }
             };
@@ -334,7 +345,8 @@ impl Look<'_> {
                 .ended
                 .clone()
                 .or_else(|| Some(self.seen.now.clone()))
-                .max(drill.failed_at.clone()),
+                .max(self.past(drill.failed_at.as_ref()).cloned()),
+            failed_at: self.past(drill.failed_at.as_ref()).cloned(),
             proven_index: outcome.index,
             proven_time: outcome.time.clone(),
             behind_entries: drill.committed_index.map(|committed| {
@@ -361,6 +373,7 @@ impl Look<'_> {
             started_at: None,
             committed_index: None,
             progress: None,
+            proven_at: self.past(drill.proven_at.as_ref()).cloned(),
             failed_at: Some(self.seen.now.clone()),
             message: Some(text.clone()),
             ..drill

@@ -13,7 +13,7 @@ use super::{
     drill::{self, Record, Seen, Step},
     drill_job::{CONTAINER, DRILL_LABEL},
     job_secrets,
-    job_seen::{self, Which},
+    job_seen::{self, JobRef, Which},
 };
 use crate::{cluster::facts::ownership::is_ours, error::Error, observe::now, reconcile::Context};
 
@@ -39,7 +39,7 @@ pub async fn look(
     let Some(fresh) = fresh.filter(|fresh| fresh.uid() == cached.uid()) else {
         return Ok(Look::OnChange);
     };
-    if !is_managed(&context, Some(&fresh)).await {
+    if !is_managed(&context, Some(&fresh), None).await {
         return Ok(Look::After(ELSEWHERE));
     }
     let uid = fresh.uid().unwrap_or_default();
@@ -84,7 +84,7 @@ async fn ended(
     client: &Client,
     cluster: &RqliteCluster,
     selector: &str,
-) -> Result<Vec<String>, Error> {
+) -> Result<Vec<JobRef>, Error> {
     let namespace = cluster.namespace().unwrap_or_default();
     let api: Api<Job> = Api::namespaced(client.clone(), &namespace);
     let all = api.list(&ListParams::default().labels(selector)).await;
@@ -96,7 +96,11 @@ async fn ended(
     own.retain(|job| job.metadata.name.as_deref() != present);
     own.retain(|job| job.metadata.deletion_timestamp.is_none());
     own.sort_by_key(|job| std::cmp::Reverse(job.metadata.creation_timestamp.clone()));
-    Ok(own.iter().map(|job| job.name_any()).collect())
+    let all = own.iter().map(|job| JobRef {
+        name: job.name_any(),
+        uid: job.uid(),
+    });
+    Ok(all.collect())
 }
 
 async fn do_step(context: &Context, cluster: &RqliteCluster, step: Step) -> Result<Look, Error> {
@@ -111,7 +115,7 @@ async fn do_step(context: &Context, cluster: &RqliteCluster, step: Step) -> Resu
             Ok(Look::After(WRITTEN))
         }
         Step::Delete(job) => {
-            delete_job(client, &namespace, &job).await?;
+            delete_job(client, &namespace, job).await?;
             Ok(Look::After(WRITTEN))
         }
         Step::Create(job) => {

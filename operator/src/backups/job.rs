@@ -2,7 +2,9 @@
 //! the restricted Pod Security Standard, without a ServiceAccount token.
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt as _;
-use operator_api::{RqliteBackup, RqliteCluster, cluster::KeySelector, store::StoreTarget};
+use operator_api::{
+    RqliteBackup, RqliteCluster, backup::BackupOptions, cluster::KeySelector, store::StoreTarget,
+};
 use serde_json::json;
 
 use super::pod;
@@ -85,12 +87,7 @@ pub fn backup(
         args.push(format!("-password-file={password}"));
     }
     args.push("-scratch-dir=/tmp".to_owned());
-    let seconds = how.timeout.as_ref().and_then(|limit| limit.duration().ok());
-    let seconds = seconds.and_then(|limit| i64::try_from(limit.as_secs()).ok());
-    let limits = (
-        seconds.unwrap_or(BACKUP_SECONDS).max(1),
-        how.retries.unwrap_or(BACKUP_RETRIES),
-    );
+    let limits = (limit(how), how.retries.unwrap_or(BACKUP_RETRIES));
     job(
         backup,
         Some(cluster),
@@ -100,6 +97,13 @@ pub fn backup(
         limits,
         assigns_users,
     )
+}
+
+/// How long a backup may take, in seconds.
+pub fn limit(how: &BackupOptions) -> i64 {
+    let seconds = how.timeout.as_ref().and_then(|limit| limit.duration().ok());
+    let seconds = seconds.and_then(|limit| i64::try_from(limit.as_secs()).ok());
+    seconds.unwrap_or(BACKUP_SECONDS).max(1)
 }
 
 /// The Job that deletes the file of a backup. The cluster may be gone.

@@ -6,13 +6,22 @@ use k8s_openapi::{
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 
 use super::job_secrets;
-use crate::{cluster::facts::ownership::is_ours, error::Error};
+use crate::{
+    cluster::facts::ownership::is_ours, error::Error, evidence, live::controller, observe::now,
+};
+
+/// Age in seconds from which a Job should have a pod.
+const GRACE_SECONDS: i64 = 2;
 
 /// The state of a Job.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JobSeen {
+    /// Its uid.
+    pub uid: Option<String>,
     /// Whether it is owned by the object in question.
     pub is_ours: bool,
+    /// Whether it has a pod.
+    pub has_pod: bool,
     /// Number of failed pods.
     pub failed: i32,
     /// Whether it succeeded or failed; `None` while it runs.
@@ -27,6 +36,15 @@ pub struct JobSeen {
     pub result: Option<String>,
     /// Why its pod does not start.
     pub stuck: Option<String>,
+}
+
+/// A Job that is to be deleted: by name and uid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobRef {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: Option<String>,
 }
 
 /// Identifies a Job and its pods.
@@ -59,6 +77,7 @@ pub async fn read(client: &Client, which: Which<'_>) -> Result<Option<JobSeen>, 
         return Ok(None);
     };
     let mut seen = JobSeen {
+        uid: job.uid(),
         is_ours: is_ours(&job.metadata, which.owner),
         ..JobSeen::default()
     };
@@ -87,6 +106,7 @@ pub async fn read(client: &Client, which: Which<'_>) -> Result<Option<JobSeen>, 
     let uid = job.uid().unwrap_or_default();
     let mut pods: Vec<Pod> = pods.items;
     pods.retain(|pod| is_ours(&pod.metadata, &uid));
+    seen.has_pod = !pods.is_empty();
     pods.sort_by_key(|pod| std::cmp::Reverse(pod.metadata.creation_timestamp.clone()));
     let wanted = |pod: &Pod| {
         let phase = pod
@@ -103,7 +123,40 @@ pub async fn read(client: &Client, which: Which<'_>) -> Result<Option<JobSeen>, 
         // The pod's status does not say that a Secret cannot be mounted.
         seen.stuck = job_secrets::missing(client, &job).await?;
     }
+    let created = job.metadata.creation_timestamp.as_ref();
+    let age = created.map(|at| now().0.as_second().saturating_sub(at.0.as_second()));
+    let lacks = !seen.has_pod && seen.succeeded.is_none();
+    if lacks && age.is_none_or(|age| age >= GRACE_SECONDS) {
+        seen.stuck = evidence::refused_pods(client, namespace, &uid).await;
+    }
     Ok(Some(seen))
+}
+
+/// Names of the pods of a Job that have not ended and may still write, also if the Job is deleted.
+///
+/// # Errors
+/// A request to the API server failed.
+pub async fn unended(
+    client: &Client,
+    namespace: &str,
+    selector: &str,
+    job: &str,
+) -> Result<Vec<String>, Error> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let pods = api.list(&ListParams::default().labels(selector)).await;
+    let pods = pods.map_err(Error::kubernetes(format!("the pods of Job {job}")))?;
+    let all = pods.items.iter().filter(|pod| may_write(pod, job));
+    Ok(all.map(|pod| pod.name_any()).collect())
+}
+
+fn may_write(pod: &Pod, job: &str) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    let owner = controller(pod);
+    owner.is_some_and(|owner| owner.kind == "Job" && owner.name == job)
+        && !["Succeeded", "Failed"].contains(&phase.unwrap_or_default())
 }
 
 fn is_pending(pod: &Pod) -> bool {

@@ -1,4 +1,6 @@
 //! Decides what a schedule does now: which backup to create, which to delete, and when to decide again.
+mod ready;
+
 use std::collections::BTreeSet;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -7,10 +9,12 @@ use operator_api::{
     scheduled_backup::Concurrency,
 };
 
+pub use self::ready::Ready;
 use super::{
-    cron::Schedule,
+    cron::{Schedule, is_ahead},
     retention::{Kept, outdated},
 };
+use crate::cluster::deciders::manager;
 
 /// Default number of failed backups that are kept.
 const FAILED_KEPT: i32 = 3;
@@ -30,6 +34,8 @@ pub struct Made {
     pub completed: Option<Timestamp>,
     /// Its phase.
     pub phase: BackupPhase,
+    /// Whether its Job was deleted before its end was seen: a good file may be in the store.
+    pub unseen: bool,
     /// Whether it is being deleted.
     pub deleting: bool,
 }
@@ -51,6 +57,8 @@ pub struct Seen<'a> {
     pub status: &'a RqliteScheduledBackupStatus,
     /// The backups that it has made.
     pub made: &'a [Made],
+    /// Class of the cluster's operators; `None` if the cluster does not exist.
+    pub class: Option<&'a str>,
 }
 
 /// What to do, in this order: create the backup, write the status, delete backups.
@@ -63,8 +71,8 @@ pub struct Decision {
     pub delete: BTreeSet<String>,
     /// The status to write.
     pub status: RqliteScheduledBackupStatus,
-    /// What is wrong with the spec.
-    pub mistake: Option<String>,
+    /// The condition Ready.
+    pub ready: Ready,
     /// Seconds until the next decision.
     pub again_after_seconds: i64,
 }
@@ -79,6 +87,10 @@ pub fn decide(seen: &Seen<'_>) -> Decision {
     let mut status = seen.status.clone();
     let mut delete = BTreeSet::new();
     let mut create = None;
+    let was_off = status.observed_generation.is_some() && status.next_schedule_time.is_none();
+    if was_off && !seen.spec.suspend {
+        status.resumed_at = Some(Time(seen.now));
+    }
     if let Some((due, name)) = due(seen, &schedule) {
         status.last_schedule_time = Some(Time(due));
         match admitted(seen, due) {
@@ -90,6 +102,9 @@ pub fn decide(seen: &Seen<'_>) -> Decision {
             }
             Err(why) => status.message = Some(why),
         }
+    } else if is_ahead(anchor(seen), seen.now) {
+        // The time of its creation is in the future, too.
+        status.last_schedule_time = Some(Time(seen.now));
     } else if seen.spec.suspend {
         // What would have been due meanwhile is not made up for.
         let missed = schedule.newest(anchor(seen), seen.now);
@@ -105,8 +120,8 @@ pub fn decide(seen: &Seen<'_>) -> Decision {
     Decision {
         create,
         delete,
+        ready: ready::verdict(seen, &schedule, &status),
         status,
-        mistake: None,
         again_after_seconds: wait.clamp(1, CALM_SECONDS),
     }
 }
@@ -121,7 +136,7 @@ fn refused(seen: &Seen<'_>, mistake: String) -> Decision {
         create: None,
         delete: BTreeSet::new(),
         status,
-        mistake: Some(mistake),
+        ready: Ready::no("InvalidSchedule", mistake),
         again_after_seconds: CALM_SECONDS,
     }
 }
@@ -129,6 +144,7 @@ fn refused(seen: &Seen<'_>, mistake: String) -> Decision {
 /// The time after which times of the schedule count.
 fn anchor(seen: &Seen<'_>) -> Timestamp {
     let last = seen.status.last_schedule_time.as_ref();
+    let last = last.filter(|last| !is_ahead(last.0, seen.now));
     last.map_or(seen.created, |last| last.0)
 }
 
@@ -187,14 +203,16 @@ fn successful(seen: &Seen<'_>) -> Vec<Kept> {
     .collect()
 }
 
-/// Own backups that no rule keeps, and failed ones beyond their number.
+/// Own backups that no rule keeps, and failed ones beyond their number. One whose end nobody has seen is
+/// neither: a person looks whether its file is there.
 fn gone(seen: &Seen<'_>, schedule: &Schedule) -> BTreeSet<String> {
     let mut all = match &seen.spec.retention {
         Some(rules) => outdated(rules, schedule.zone(), seen.now, &successful(seen)),
         None => BTreeSet::new(),
     };
     let failed = seen.made.iter();
-    let failed = failed.filter(|one| !one.deleting && one.phase == BackupPhase::Failed);
+    let failed = failed.filter(|one| !one.deleting && !one.unseen);
+    let failed = failed.filter(|one| one.phase == BackupPhase::Failed);
     let mut failed: Vec<_> = failed.collect();
     failed.sort_by_key(|one| std::cmp::Reverse(one.created));
     let kept = seen.spec.failed_history_limit.unwrap_or(FAILED_KEPT);
@@ -220,6 +238,9 @@ fn summarize(
         .map(|one| one.name.clone())
         .collect();
     status.observed_generation = seen.generation;
+    if let Some(class) = seen.class {
+        status.operator_class = manager::recorded_class(class);
+    }
 }
 
 #[cfg(test)]

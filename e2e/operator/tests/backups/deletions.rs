@@ -84,29 +84,40 @@ fn while_it_runs(place: &Simulated) -> Result<()> {
     place.await_gone(KIND, "runs")
 }
 
-/// A namespace that is deleted is not held up: no Job can be created in it.
-fn with_the_namespace(place: &Simulated) -> Result<()> {
+/// A backup of a cluster that is gone, whose file is to be deleted with it, of a class of operators.
+fn left_over(place: &Simulated, namespace: &str, name: &str, class: Option<&str>) -> Result<()> {
     let server = &place.fixture.server;
-    server.run(&["create", "namespace", "ending"])?;
+    let mut spec = deletes();
+    spec["clusterRef"]["name"] = "former".into();
     let backup = json!({"apiVersion": "rqlite.dev/v1alpha1", "kind": "RqliteBackup",
-        "metadata": {"name": "old", "finalizers": ["rqlite.dev/backup"]}, "spec": deletes()});
-    server.send(&["create", "-n", "ending"], &backup)?;
-    let status = json!({"status": {"phase": "Succeeded", "target": crate::target(), "object": "backups/shop/old.sqlite"}});
+        "metadata": {"name": name, "finalizers": ["rqlite.dev/backup"]}, "spec": spec});
+    server.send(&["create", "-n", namespace], &backup)?;
+    let status = json!({"status": {"phase": "Succeeded", "target": crate::target(),
+        "object": "backups/shop/old.sqlite", "operatorClass": class}});
     let status = status.to_string();
     let args = [
         "patch",
         KIND,
-        "old",
+        name,
         "-n",
-        "ending",
+        namespace,
         "--subresource=status",
         "--type=merge",
         "-p",
         &status,
     ];
-    server.run(&args)?;
+    server.run(&args).map(drop)
+}
+
+/// A namespace that is deleted is not held up: no Job can be created in it. Nor is it by what operators of
+/// another class look after, who may be gone.
+fn with_the_namespace(place: &Simulated) -> Result<()> {
+    let server = &place.fixture.server;
+    server.run(&["create", "namespace", "ending"])?;
+    left_over(place, "ending", "old", None)?;
+    left_over(place, "ending", "theirs", Some("second"))?;
     server.run(&["delete", "namespace", "ending", "--wait=false"])?;
-    until("the namespace to be gone", LIMIT, || {
+    until("the namespace to be gone", LIMIT * 2, || {
         let found = server.run(&[
             "get",
             "namespace",
@@ -118,6 +129,21 @@ fn with_the_namespace(place: &Simulated) -> Result<()> {
         ensure!(found.is_empty(), "{found}");
         Ok(())
     })
+}
+
+/// Without its cluster, a backup is its class's: others delete no file, but let go what nothing holds.
+fn of_another_class(place: &Simulated) -> Result<()> {
+    left_over(place, "fleet", "theirs", Some("second"))?;
+    left_over(place, "fleet", "ours", None)?;
+    delete(place, "theirs")?;
+    delete(place, "ours")?;
+    place.end_job_pod("ours-delete", CONTAINER, "{}", true)?;
+    place.await_gone(KIND, "ours")?;
+    ensure!(place.get("job", "theirs-delete").is_err(), "a Job");
+    place.get(KIND, "theirs").context("it is gone")?;
+    let retain = json!({"spec": {"deletionPolicy": "Retain"}});
+    place.patch(KIND, "theirs", &retain)?;
+    place.await_gone(KIND, "theirs")
 }
 
 /// A cluster that is gone: its backups stay, and their files can be deleted.
@@ -142,5 +168,6 @@ pub(crate) fn run(place: &Simulated) -> Result<()> {
     retained(place).context("Retain")?;
     while_it_runs(place).context("while it runs")?;
     with_the_namespace(place).context("with its namespace")?;
+    of_another_class(place).context("of another class")?;
     after_the_cluster(place).context("after its cluster")
 }

@@ -104,6 +104,19 @@ fn mistakes(place: &Simulated) -> Result<()> {
     .map(drop)
 }
 
+/// A cluster that does not exist: no backup will ever be made.
+fn without_a_cluster(place: &Simulated) -> Result<()> {
+    let nowhere = json!({"clusterRef": {"name": "nowhere"}});
+    make(place, "lost", "@daily", &nowhere)?;
+    place.until(KIND, "lost", |object| {
+        let ready = condition(object, "Ready");
+        let is = ready["status"] == "False" && ready["reason"] == "ClusterMissing";
+        ensure!(is, "{ready}");
+        Ok(())
+    })?;
+    place.await_event("lost", "ClusterMissing", "no RqliteCluster nowhere")
+}
+
 /// The first backup at once, with its fields.
 fn at_once(place: &Simulated) -> Result<()> {
     make(
@@ -229,6 +242,7 @@ fn minutely(place: &Simulated, name: &str) -> Result<()> {
 
 pub(crate) fn run(place: &Simulated, begun: String) -> Result<()> {
     mistakes(place).context("mistakes")?;
+    without_a_cluster(place).context("without a cluster")?;
     at_once(place).context("immediate")?;
     suspended(place).context("suspend")?;
     retention(place).context("retention")?;

@@ -58,6 +58,7 @@ struct World {
     cluster: Option<RqliteCluster>,
     job: Option<JobSeen>,
     deletion: Option<JobSeen>,
+    pods: Vec<String>,
 }
 
 impl World {
@@ -67,6 +68,7 @@ impl World {
             cluster: Some(a_cluster()),
             job: None,
             deletion: None,
+            pods: Vec::new(),
         }
     }
 
@@ -80,7 +82,7 @@ impl World {
             node_image: "rqlited:default",
             domain: "cluster.local",
             assigns_users: false,
-            namespace_ends: false,
+            pods: &self.pods,
         }
     }
 
@@ -101,6 +103,8 @@ impl World {
 fn running() -> Option<JobSeen> {
     Some(JobSeen {
         is_ours: true,
+        uid: Some("job-uid".to_owned()),
+        has_pod: true,
         started: Some(time(1)),
         ..JobSeen::default()
     })
@@ -258,13 +262,140 @@ fn failures_have_reasons() {
     world.job = running();
     world.record();
     world.job = None;
-    assert!(
-        world
-            .record()
-            .message
-            .unwrap()
-            .contains("its Job was deleted")
+    let ended = world.record();
+    let text = ended.message.clone().unwrap();
+    assert!(text.contains("its Job was deleted") && text.contains("result is unknown"));
+    assert_eq!(ended.phase, Some(BackupPhase::Failed));
+    assert!(ended_unseen(&ended) && !ended_unseen(&failed_one()));
+}
+
+fn failed_one() -> RqliteBackupStatus {
+    let mut world = World::new();
+    world.record();
+    world.job = Some(JobSeen {
+        succeeded: Some(false),
+        ..running().unwrap()
+    });
+    world.record()
+}
+
+#[test]
+fn an_image_that_knows_no_backups_is_said_at_once() {
+    let cases = [
+        ("rqlited:0.0.9", false),
+        ("rqlited:0.1.0", true),
+        ("rqlited:main", true),
+        ("rqlited@sha256:ab", true),
+    ];
+    for (image, is_known) in cases {
+        let mut world = World::new();
+        let status = world.cluster.as_mut().unwrap().status.as_mut().unwrap();
+        status.target.as_mut().unwrap().image = image.to_owned();
+        let recorded = world.record();
+        let expected = match is_known {
+            true => BackupPhase::Running,
+            false => BackupPhase::Pending,
+        };
+        assert_eq!(recorded.phase, Some(expected), "{image}");
+        let text = recorded.message.unwrap();
+        assert_eq!(text.contains("choose a newer image"), !is_known, "{text}");
+    }
+}
+
+#[test]
+fn a_job_or_a_pod_that_is_refused_is_said() {
+    let mut world = World::new();
+    let begun = world.record().message.unwrap();
+    assert_eq!(begun, "its Job is being created");
+    let why = "creating Job one-backup: jobs.batch is forbidden: exceeded quota";
+    let Step::Record(status) = refused(&world.seen(), why) else {
+        panic!();
+    };
+    assert!(status.message.as_ref().unwrap().contains(why));
+    let reported = &status.conditions[0];
+    assert_eq!(
+        (reported.status.as_str(), reported.reason.as_str()),
+        ("Unknown", "JobRefused")
     );
+    world.backup.status = Some(*status);
+    assert_eq!(refused(&world.seen(), why), Step::Wait(WAIT_SECONDS));
+    assert!(matches!(world.step(), Step::Create(_)), "tried again");
+    let without = |stuck: Option<&str>| {
+        Some(JobSeen {
+            has_pod: false,
+            stuck: stuck.map(str::to_owned),
+            ..running().unwrap()
+        })
+    };
+    let cases = [
+        (without(None), "its Job has no pod yet"),
+        (
+            without(Some("serviceaccount \"nobody\" not found")),
+            "its pod does not start: serviceaccount \"nobody\" not found",
+        ),
+        (running(), "a pod makes the backup"),
+    ];
+    for (job, expected) in cases {
+        world.job = job;
+        let status = world.record();
+        assert_eq!(status.message.as_deref(), Some(expected));
+        assert!(status.conditions.is_empty());
+    }
+    // The Job that deletes the file.
+    world.job = None;
+    world.backup.spec.how.deletion_policy = Some(Deletion::Delete);
+    world.backup.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    world.backup.metadata.deletion_timestamp = Some(time(5));
+    let Step::Record(status) = refused(&world.seen(), why) else {
+        panic!();
+    };
+    assert!(status.message.unwrap().contains(ABANDON_ANNOTATION));
+    assert_eq!(status.conditions[0].type_, "ObjectDeleted");
+}
+
+#[test]
+fn the_class_outlives_the_cluster() {
+    let mut world = World::new();
+    assert_eq!(world.record().operator_class, None, "the default");
+    let mut world = World::new();
+    let class = |world: &mut World, class: Option<&str>| {
+        let cluster = world.cluster.as_mut().unwrap();
+        cluster.spec.operator_class = class.map(str::to_owned);
+    };
+    class(&mut world, Some("second"));
+    let begun = world.record();
+    assert_eq!(begun.operator_class.as_deref(), Some("second"));
+    world.job = Some(JobSeen {
+        succeeded: Some(true),
+        result: Some("{\"stored_bytes\":1,\"sha256\":\"a\",\"integrity\":\"ok\"}".to_owned()),
+        ..running().unwrap()
+    });
+    world.record();
+    assert_eq!(world.step(), Step::Done);
+    // The cluster moves to other operators, or the record is from before there was one.
+    class(&mut world, Some("third"));
+    assert!(!has_class(&world.backup, world.cluster.as_ref()));
+    assert_eq!(world.record().operator_class.as_deref(), Some("third"));
+    assert_eq!(world.step(), Step::Done);
+    world.cluster = None;
+    assert!(has_class(&world.backup, None));
+    assert_eq!(world.step(), Step::Done);
+}
+
+#[test]
+fn what_nothing_holds_is_let_go_by_anybody() {
+    let mut world = World::new();
+    world.backup.spec.how.deletion_policy = Some(Deletion::Delete);
+    assert!(is_let_go(&world.backup), "nothing was begun");
+    world.backup.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    world.record();
+    assert!(!is_let_go(&world.backup), "its file is to be deleted");
+    world.backup.spec.how.deletion_policy = Some(Deletion::Retain);
+    assert!(is_let_go(&world.backup));
+    world.backup.spec.how.deletion_policy = Some(Deletion::Delete);
+    let annotations = world.backup.annotations_mut();
+    annotations.insert(ABANDON_ANNOTATION.to_owned(), "true".to_owned());
+    assert!(is_let_go(&world.backup));
 }
 
 #[test]
@@ -287,8 +418,18 @@ fn the_file_goes_with_the_object_only_if_asked() {
     world.record();
     world.job = running();
     world.backup.metadata.deletion_timestamp = Some(time(5));
-    assert_eq!(world.step(), Step::Stop("one-backup".to_owned()));
+    let job = JobRef {
+        name: "one-backup".to_owned(),
+        uid: Some("job-uid".to_owned()),
+    };
+    assert_eq!(world.step(), Step::Stop(job));
     world.job = None;
+    // Its pod may write for as long as it is there.
+    world.pods = vec!["one-backup-x".to_owned()];
+    let text = world.record().message.unwrap();
+    assert!(text.contains("once the pod one-backup-x"), "{text}");
+    assert!(matches!(world.step(), Step::Wait(_)));
+    world.pods.clear();
     // The cluster may be gone.
     world.cluster = None;
     let Step::Create(job) = world.step() else {

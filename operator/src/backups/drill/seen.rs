@@ -2,7 +2,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::RqliteCluster;
 
-use crate::{backups::job_seen::JobSeen, cluster::facts::observation::LeaderSeen};
+use crate::{
+    backups::job_seen::{JobRef, JobSeen},
+    cluster::facts::observation::LeaderSeen,
+};
 
 /// What is known.
 #[derive(Debug)]
@@ -14,7 +17,7 @@ pub struct Seen<'a> {
     /// The Job on record.
     pub job: Option<JobSeen>,
     /// Ended Jobs of this cluster's drills, the newest first.
-    pub ended: &'a [String],
+    pub ended: &'a [JobRef],
     /// Drills of other clusters that run.
     pub others: usize,
     /// The leader as last confirmed.

@@ -39,10 +39,17 @@ fn archive(schedule: Option<&str>) -> Archive {
     }
 }
 
+fn own(job: &str) -> JobRef {
+    JobRef {
+        name: job.to_owned(),
+        uid: Some("of the job".to_owned()),
+    }
+}
+
 struct World {
     cluster: RqliteCluster,
     job: Option<JobSeen>,
-    ended: Vec<String>,
+    ended: Vec<JobRef>,
     others: usize,
     leader: Option<LeaderSeen>,
     now: Time,
@@ -468,14 +475,48 @@ fn what_begins_a_drill() {
     assert_eq!(world.record().event.unwrap().reason, "DrillStarted");
 }
 
+/// A clock that jumped ahead and back.
+#[test]
+fn a_time_that_lies_ahead_stops_no_drill() {
+    for (succeeded, result, expected) in [
+        (true, GOOD, "True/DrillSucceeded"),
+        (false, "no such bucket", "False/DrillFailed"),
+    ] {
+        let mut world = World::new(Some("0 3 * * *"));
+        world.now = at("2027-06-01T00:00:00Z");
+        world.record();
+        world.end(true, GOOD);
+        world.now = at("2026-01-01T00:00:00Z");
+        assert_eq!(world.record().event.unwrap().reason, "DrillStarted");
+        world.end(succeeded, result);
+        assert_eq!(world.condition(), expected);
+        assert!(matches!(world.step(), Step::Wait(_)), "once");
+        world.now = at("2026-01-02T03:00:01Z");
+        assert_eq!(world.record().event.unwrap().reason, "DrillStarted");
+    }
+    // A failure that lies ahead does not make a later success one of that time.
+    let mut world = World::new(Some("0 3 * * *"));
+    world.now = at("2027-06-01T00:00:00Z");
+    world.record();
+    world.end(false, "no such bucket");
+    world.now = at("2026-01-01T00:00:00Z");
+    world.record();
+    world.end(true, GOOD);
+    assert_eq!(world.drill().proven_at, Some(world.now.clone()));
+    assert_eq!(world.condition(), "True/DrillSucceeded");
+}
+
 #[test]
 fn bounds_and_ends() {
     // Ended Jobs beyond their number go, one after the other.
     let mut world = World::new(Some("0 3 * * *"));
     world.record();
     world.end(true, GOOD);
-    world.ended = (0..5).rev().map(|n| format!("demo-drill-{n}")).collect();
-    assert_eq!(world.step(), Step::Delete("demo-drill-1".to_owned()));
+    world.ended = (0..5)
+        .rev()
+        .map(|n| own(&format!("demo-drill-{n}")))
+        .collect();
+    assert_eq!(world.step(), Step::Delete(own("demo-drill-1")));
     world.ended.truncate(3);
     assert!(matches!(world.step(), Step::Wait(_)));
     // A bad schedule is said, and begins nothing.
@@ -490,11 +531,12 @@ fn bounds_and_ends() {
     world.record();
     world.job = Some(JobSeen {
         is_ours: true,
+        uid: Some("of the job".to_owned()),
         ..JobSeen::default()
     });
     let job = world.drill().job.unwrap();
     world.cluster.spec.archive = None;
-    assert_eq!(world.step(), Step::Delete(job));
+    assert_eq!(world.step(), Step::Delete(own(&job)));
     world.job = None;
     let gone = world.record();
     assert_eq!((gone.drill, gone.condition), (None, None));

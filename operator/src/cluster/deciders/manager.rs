@@ -38,6 +38,11 @@ pub fn class(cluster: &RqliteCluster) -> &str {
     class.unwrap_or(names::DEFAULT_CLASS)
 }
 
+/// A class as it is recorded with what outlives a cluster: nothing for the default.
+pub fn recorded_class(class: &str) -> Option<String> {
+    (class != names::DEFAULT_CLASS).then(|| class.to_owned())
+}
+
 /// The other installation of this class that the status records, whose Lease decides.
 pub fn recorded<'a>(cluster: &'a RqliteCluster, us: &OperatorFacts) -> Option<&'a str> {
     let recorded = cluster.status.as_ref()?.managed_by.as_ref()?;
