@@ -113,6 +113,23 @@ fn leadership_moves_on_request() -> Result<()> {
         }
     })?;
     ensure!(client.get_json("/leader")?["id"] == name, "GET /leader");
+    // Once the transfer is reported, the new leader knows that it leads, and the node that was asked knows it.
+    for round in 0..6 {
+        let (target, asked) = ((leader + round) % 3, (leader + round + 1) % 3);
+        let name = cluster[target].name.clone();
+        let body = json!({"id": name}).to_string();
+        let reply = cluster.client(asked).post("/leader?wait", &body)?;
+        ensure!(reply.status == 200, "{} {}", reply.status, reply.text());
+        for at in [target, asked] {
+            let seen = cluster.client(at).get("/leader")?;
+            ensure!(
+                seen.status == 200 && seen.json()["id"] == name,
+                "round {round}, node {at}: {} {}",
+                seen.status,
+                seen.text()
+            );
+        }
+    }
     let reply = client.post("/leader?wait", r#"{"id":"nobody"}"#)?;
     ensure!(
         reply.status == 500 && reply.text().contains("stepdown: node not found in cluster"),
@@ -268,6 +285,18 @@ fn without_a_quorum_only_local_reads_work() -> Result<()> {
         .filter(|node| node["reachable"] == false)
         .count();
     ensure!(unreachable == 2, "{nodes}");
+    // It names itself the leader nowhere.
+    let leads = |node: &Value| node["leader"] == true;
+    let named = nodes.as_object().context("no nodes")?.values().any(leads);
+    let status = client.get_json("/status")?;
+    let (state, seen) = (
+        &status["store"]["raft"]["state"],
+        &status["store"]["leader"]["node_id"],
+    );
+    ensure!(
+        !named && state != "Leader" && seen == "",
+        "{nodes} {state} {seen}"
+    );
     Ok(())
 }
 

@@ -488,6 +488,28 @@ fn status_and_counters_have_their_names() -> Result<()> {
     Ok(())
 }
 
+/// What a client was told is in the next snapshot and in `/status`.
+#[test]
+fn a_snapshot_covers_what_was_acknowledged() -> Result<()> {
+    let (_node, mut client) = node()?;
+    client.execute("CREATE TABLE t(x)", &[])?;
+    for round in 0..50 {
+        let written = client.post("/db/execute?raft_index", r#"["INSERT INTO t VALUES(1)"]"#)?;
+        let index = written.json()["raft_index"].as_u64();
+        let made = client.post("/snapshot", "")?;
+        ensure!(made.status == 200, "round {round}: {}", made.status);
+        let written_again =
+            client.post("/db/execute?raft_index", r#"["INSERT INTO t VALUES(1)"]"#)?;
+        let latest = written_again.json()["raft_index"].as_u64();
+        let status = client.get_json("/status?key=store.raft.applied_index")?;
+        ensure!(
+            index < latest && status.as_u64() >= latest,
+            "round {round}: {index:?}, {latest:?}, applied {status}"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn not_ready_is_said_in_the_contracts_words() -> Result<()> {
     // A member of a cluster whose other member is down.

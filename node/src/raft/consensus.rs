@@ -51,6 +51,7 @@ const LAST_SYNC_LIMIT: Duration = Duration::from_secs(5);
 pub struct Consensus {
     pub(super) raft: Raft,
     log: Log,
+    db: Database,
     progress: Arc<Progress>,
     proposer: Proposer,
     read_index: ReadIndex,
@@ -84,7 +85,12 @@ impl Consensus {
         disk: Arc<Disk>,
     ) -> io::Result<Self> {
         let progress = Arc::new(Progress::default());
-        let machine = StateMachine::new(db, recovered, Arc::clone(&progress), Arc::clone(&local))?;
+        let machine = StateMachine::new(
+            db.clone(),
+            recovered,
+            Arc::clone(&progress),
+            Arc::clone(&local),
+        )?;
         let config = settings.openraft().map_err(io::Error::other)?;
         let thread = Thread::start()?;
         let unsendable = Unsendable::default();
@@ -118,6 +124,7 @@ impl Consensus {
             thread: Arc::new(thread),
             raft,
             log,
+            db,
             progress,
             proposer,
             read_index,
@@ -224,11 +231,12 @@ impl Consensus {
         self.raft.metrics().borrow_watched().clone()
     }
 
-    /// Raft's state as rqlite names it.
+    /// Raft's state as rqlite names it. There a leader steps down when its lease is over and stands for
+    /// election; here it stays openraft's leader, but must not look like one.
     pub fn state_name(&self) -> &'static str {
         match self.metrics().state {
-            ServerState::Leader => "Leader",
-            ServerState::Candidate => "Candidate",
+            ServerState::Leader if self.leads() => "Leader",
+            ServerState::Leader | ServerState::Candidate => "Candidate",
             // A learner is a follower: rqlite has no other state for it.
             ServerState::Follower | ServerState::Learner => "Follower",
             ServerState::Shutdown => "Shutdown",
@@ -287,13 +295,10 @@ impl Consensus {
         confirmed
     }
 
-    /// Index of the last applied entry; 0 before the first.
+    /// Index of the last applied entry; 0 before the first. The database's own: openraft's metrics follow
+    /// some time after the caller of a write has its result.
     pub fn applied_index(&self) -> u64 {
-        self.raft
-            .data_metrics()
-            .borrow_watched()
-            .last_applied
-            .map_or(0, |id| id.index)
+        self.db.applied().map_or(0, |position| position.index)
     }
 
     /// Highest index that this node knows to be committed.

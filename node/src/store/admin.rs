@@ -16,6 +16,10 @@ use crate::{
 
 /// Interval at which the applied index is checked while `/readyz?sync` waits.
 const SYNC_PAUSE: Duration = Duration::from_millis(20);
+/// How long a new leader may take from its election until it leads: one round of heartbeats.
+const SUCCESSOR_LIMIT: Duration = Duration::from_secs(2);
+/// Interval at which it is asked.
+const SUCCESSOR_PAUSE: Duration = Duration::from_millis(5);
 /// Limit of a probe of the local database.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -74,7 +78,10 @@ impl Store {
         timeout: Duration,
     ) -> Result<Vec<NodeInfo>, StoreError> {
         let opened = self.open()?;
-        let leader = opened.consensus.leadership().leader;
+        // A leader whose lease is over is no leader, also where it is listed.
+        let leader = self
+            .leader()
+            .and_then(|_| opened.consensus.leadership().leader);
         let members = opened
             .consensus
             .members()
@@ -186,9 +193,35 @@ impl Store {
                     wait,
                     credentials: caller.credentials.clone(),
                 };
-                self.forward_admin(&address, &request, caller).await
+                self.forward_admin(&address, &request, caller).await?;
+                // The client asks this node next.
+                if wait {
+                    self.successor_leads(opened, &address).await?;
+                }
+                Ok(())
             }
         }
+    }
+
+    /// Waits until this node knows another leader than the one at `former`, and that leader says itself that
+    /// it leads: it has to hear from a quorum first, some milliseconds after it was elected.
+    async fn successor_leads(&self, opened: &Opened, former: &str) -> Result<(), StoreError> {
+        let mut leadership = opened.consensus.watch_leadership();
+        let leads = async {
+            loop {
+                leadership.mark_unchanged();
+                if let Some(leader) = self.leader().filter(|l| l.raft_addr != former)
+                    && let Ok(meta) = self.meta_of(&leader.raft_addr, SUCCESSOR_LIMIT).await
+                    && meta.leader
+                {
+                    return;
+                }
+                let _ = tokio::time::timeout(SUCCESSOR_PAUSE, leadership.changed()).await;
+            }
+        };
+        tokio::time::timeout(SUCCESSOR_LIMIT, leads)
+            .await
+            .map_err(|_| StoreError::Unknown("stepdown: no node took over in time".into()))
     }
 
     /// Serves a forwarded leadership transfer.
@@ -196,13 +229,12 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn stepdown_as_leader(&self, to: Option<&str>, wait: bool) -> Result<(), StoreError> {
-        let consensus = self.open()?.consensus.clone();
+        let opened = self.open()?;
+        let consensus = opened.consensus.clone();
         let to = to.map(ToOwned::to_owned);
         if wait {
-            return consensus
-                .transfer_leadership(to.as_deref())
-                .await
-                .map_err(Into::into);
+            consensus.transfer_leadership(to.as_deref()).await?;
+            return self.successor_leads(opened, &self.0.local.raft_addr).await;
         }
         tokio::spawn(async move {
             if let Err(e) = consensus.transfer_leadership(to.as_deref()).await {

@@ -189,7 +189,7 @@ impl Store {
         let members = consensus.members();
         let log = consensus.log().facts();
         let last_contact = match self.0.local.since_leader_contact() {
-            _ if consensus.leadership().mine => "0".to_owned(),
+            _ if consensus.leads() => "0".to_owned(),
             Some(since) => duration::format(since),
             None => "never".to_owned(),
         };
