@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::size::TooLarge;
 
+/// End of the texts of a write whose result is unknown.
+const MAY_TAKE_EFFECT: &str = "; the write may still take effect";
+
 /// Name and password of a client. The node that serves the call checks them again.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
@@ -97,6 +100,19 @@ impl StoreError {
     pub fn at_deadline(self) -> Self {
         match self {
             Self::NotLeader => Self::LeaderNotFound,
+            error => error,
+        }
+    }
+}
+
+impl StoreError {
+    /// The error of a read that went the way of a write: nothing can take effect later.
+    pub fn of_read(self) -> Self {
+        match self {
+            Self::Unknown(text) => {
+                let text = text.strip_suffix(MAY_TAKE_EFFECT).unwrap_or(&text);
+                Self::Refused(text.to_owned())
+            }
             error => error,
         }
     }

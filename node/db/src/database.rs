@@ -207,6 +207,13 @@ impl Database {
         self.0.progress.applied()
     }
 
+    /// A number that grows while the writer works: instructions, pages read or written, entries applied. It
+    /// stands still while the writer is idle, waits for space on its disk, or hangs with it.
+    #[must_use]
+    pub fn work(&self) -> u64 {
+        self.0.progress.work()
+    }
+
     /// Bytes in the WAL that a checkpoint would move now.
     #[must_use]
     pub fn wal_bytes(&self) -> u64 {

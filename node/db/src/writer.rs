@@ -70,6 +70,8 @@ pub(crate) struct Progress {
     page_bytes: AtomicU64,
     pages: AtomicU64,
     hashing: Mutex<LastHashing>,
+    /// Grows while the writer works: see [`meter::count_work`].
+    work: Arc<AtomicU64>,
     pub(crate) write: WriteInProgress,
 }
 
@@ -106,6 +108,11 @@ impl Progress {
 
     pub(crate) fn applied(&self) -> Option<Position> {
         *self.applied.lock()
+    }
+
+    /// A number that grows while the writer works; it stands still while the writer is idle or stuck.
+    pub(crate) fn work(&self) -> u64 {
+        self.work.load(Relaxed)
     }
 
     /// Bytes in the WAL that a checkpoint would have to move.
@@ -169,6 +176,7 @@ impl Writer {
     /// The thread's main loop.
     pub(crate) fn serve(mut self, commands: &Receiver<Command>) {
         meter::watch_disk(&self.files.dir, space::floor_bytes(&self.files.dir));
+        meter::count_work(Arc::clone(&self.progress.work));
         let mut pages_noted = Instant::now();
         while let Ok(command) = commands.recv() {
             match command {
@@ -313,6 +321,7 @@ impl Writer {
     }
 
     pub(crate) fn set_applied(&mut self, position: Position) {
+        self.progress.work.fetch_add(1, Relaxed);
         self.applied = Some(position);
         *self.progress.applied.lock() = Some(position);
     }

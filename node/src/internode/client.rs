@@ -5,7 +5,7 @@
 //! effect.
 use std::{
     collections::HashMap,
-    future::{Future, pending},
+    future::{Future, pending, ready},
     io,
     path::Path,
     pin::pin,
@@ -106,12 +106,14 @@ impl Peers {
         limit: Duration,
         give_up: impl Future<Output = ()>,
     ) -> Result<PeerResponse, WireError> {
-        let called = self.call_for_parts(address, request, limit, give_up).await;
+        let called = self.call_for_parts(address, request, (limit, ready(())), give_up);
+        let called = called.await;
         called.map(|(response, _)| response)
     }
 
     /// As [`Self::call_until`]. If the response is [`PeerResponse::Parts`], also returns the connection, on
-    /// which the parts follow.
+    /// which the parts follow. Once the request is sent, the time is over only when `idle` completes as well,
+    /// which begins after `limit`.
     ///
     /// # Errors
     /// See [`WireError`].
@@ -119,17 +121,22 @@ impl Peers {
         &self,
         address: &str,
         request: &PeerRequest,
-        limit: Duration,
+        (limit, idle): (Duration, impl Future<Output = ()>),
         give_up: impl Future<Output = ()>,
     ) -> Result<(PeerResponse, Option<Connection>), WireError> {
         let progress = Progress::default();
+        let expired = async {
+            tokio::time::sleep(limit).await;
+            if progress.sent.load(Relaxed) {
+                idle.await;
+            }
+        };
         tokio::select! {
             biased;
-            called = timeout(limit, self.exchange(address, request, limit, &progress)) => {
-                called.unwrap_or_else(|_| {
-                    progress.count_timeout(&self.local.metrics);
-                    Err(WireError::Timeout { address: address.to_owned() })
-                })
+            called = self.exchange(address, request, limit, &progress) => called,
+            () = expired => {
+                progress.count_timeout(&self.local.metrics);
+                Err(WireError::Timeout { address: address.to_owned() })
             }
             () = give_up => Err(WireError::Unresponsive {
                 address: address.to_owned(),

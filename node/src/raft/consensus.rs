@@ -99,6 +99,7 @@ impl Consensus {
                 (Arc::clone(&local), log.clone(), settings.apply_timeout);
             let election_timeout = settings.election_timeout;
             let (disk, unsendable) = (Arc::clone(&disk), unsendable.clone());
+            let db = db.clone();
             async move {
                 let id = RaftId::from(local.raft_id());
                 let network = Network::new(Arc::clone(&local), unsendable);
@@ -109,7 +110,7 @@ impl Consensus {
                 let proposer = Proposer::start(
                     raft.clone(),
                     leadership.clone(),
-                    disk,
+                    (disk, db),
                     &local,
                     apply_timeout,
                 );

@@ -1,4 +1,5 @@
 //! The leader's side for clients: who leads, proposals and their commits, confirmed reads.
+mod applying;
 pub mod commit;
 pub(super) mod confirm;
 pub mod leadership;

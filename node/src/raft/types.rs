@@ -75,7 +75,7 @@ impl RaftTypeConfig for Types {
     type Entry = openraft::impls::Entry<CommittedLeaderId, Self::Payload>;
     type AsyncRuntime = openraft::impls::TokioRuntime;
     type Responder<T>
-        = openraft::impls::OneshotResponder<Self, T>
+        = openraft::impls::ProgressResponder<Self, T>
     where
         T: Send + 'static;
     type Batch<T>

@@ -1,6 +1,7 @@
 //! Who makes a call to the store, and how long they wait.
 use std::{net::SocketAddr, time::Duration};
 
+use node_api::param::DEFAULT_TIMEOUT;
 use node_db::Origin;
 
 use crate::store_types::Credentials;
@@ -19,6 +20,12 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Whether a forwarded call may take longer than `timeout` while the leader works: a caller that did not
+    /// ask for less than the default wants the result.
+    pub(super) fn is_patient(timeout: Duration) -> bool {
+        timeout >= DEFAULT_TIMEOUT
+    }
+
     /// For the list of running statements.
     pub(super) fn origin(&self) -> Origin {
         let credentials = self.credentials.as_ref();

@@ -156,7 +156,10 @@ async fn send_batch(context: &Context, batch: Vec<Waiting>, permit: OwnedSemapho
         let address = leadership.borrow().addr.clone();
         if let Some(address) = address {
             let request_message = as_known(peers, writes);
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = leader::CallLimit {
+                time: deadline.saturating_duration_since(Instant::now()),
+                is_patient: Caller::is_patient(limit),
+            };
             // Later batches need not wait for a deposed leader.
             let deposed = || drop(permit.take());
             let response =

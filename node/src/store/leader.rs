@@ -69,6 +69,16 @@ const LIVENESS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause before a deposed leader that still responds is checked again.
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a call may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CallLimit {
+    /// The time for talking to the leader.
+    pub(super) time: Duration,
+    /// Longer, while the leader says that it leads: what it was sent may take as long as its statements need.
+    /// The leader itself answers when its database makes no progress, or no quorum commits the entry.
+    pub(super) is_patient: bool,
+}
+
 /// Sends a request to the leader at `address`. `deposed` runs when another node is known to lead; the
 /// response is still awaited, because a leader that has transferred its leadership reports the results of its
 /// last writes, unless it is [`WireError::Unresponsive`].
@@ -80,7 +90,7 @@ pub(super) async fn call(
     leadership: &watch::Receiver<Leadership>,
     address: &str,
     request: &PeerRequest,
-    limit: Duration,
+    limit: CallLimit,
     deposed: impl FnOnce(),
 ) -> Result<PeerResponse, WireError> {
     let answered = call_with_connection(peers, leadership, address, request, limit, deposed).await;
@@ -96,7 +106,7 @@ pub(super) async fn call_with_connection(
     leadership: &watch::Receiver<Leadership>,
     address: &str,
     request: &PeerRequest,
-    limit: Duration,
+    limit: CallLimit,
     deposed: impl FnOnce(),
 ) -> Result<(PeerResponse, Option<Connection>), WireError> {
     let mut leadership = leadership.clone();
@@ -112,8 +122,17 @@ pub(super) async fn call_with_connection(
             sleep(LIVENESS_INTERVAL).await;
         }
     };
+    let idle = async {
+        let ask = || peers.call(address, &PeerRequest::Meta, LIVENESS_TIMEOUT);
+        while limit.is_patient
+            && let Ok(PeerResponse::Meta(meta)) = ask().await
+            && meta.leader
+        {
+            sleep(LIVENESS_INTERVAL).await;
+        }
+    };
     peers
-        .call_for_parts(address, request, limit, unresponsive)
+        .call_for_parts(address, request, (limit.time, idle), unresponsive)
         .await
 }
 

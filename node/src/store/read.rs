@@ -5,15 +5,17 @@ use std::{
 };
 
 use node_api::param::Level;
-use node_db::{Origin, Outcome, Read, ReadOutput, Request, Stamp};
+use node_db::{Origin, Outcome, Read, ReadOutput, Request, Rules, Stamp};
 use node_values::StatementResult;
 
 use super::{
     Caller, Opened, ReadResponse, Store, Streamed,
     leader::{self, RetryLimit},
     level::{Freshness, ReadPath, Standing, is_stale, read_path},
+    write::VERDICT_GRACE,
 };
 use crate::{
+    bounds,
     command::size,
     internode::{
         messages::{PeerRequest, PeerResponse},
@@ -32,6 +34,8 @@ const INLINE_VM_STEPS: u32 = 2_000;
 const SLOW_DISK: Duration = Duration::from_millis(200);
 /// The cluster's format version from which every member sends large results in pieces.
 const PARTS_VERSION: u16 = 2;
+/// Error text of a read through the log when the caller's `db_timeout` ends before its result is known.
+const QUERY_TIMEOUT: &str = "query timeout";
 /// Limit of a read while the disk does not respond: either it needs no disk, or it will not end.
 const HUNG_READ_LIMIT: Duration = Duration::from_secs(1);
 
@@ -212,14 +216,20 @@ impl Store {
             qualify_columns: read.qualify_columns,
             statements: read.statements.clone(),
             stamp: Stamp::default(),
-            rules: node_db::Rules::V1,
+            rules: Rules::V2(bounds::of_caller(read.timeout)),
         };
         size::check(&request)?;
-        let done = self.propose(opened, request).await;
+        let proposed = self.propose(opened, request);
+        let done = match read.timeout {
+            None => proposed.await,
+            Some(limit) => tokio::time::timeout(limit.saturating_add(VERDICT_GRACE), proposed)
+                .await
+                .unwrap_or_else(|_| Err(ProposeError::Unknown(QUERY_TIMEOUT.into()).into())),
+        };
         done.map_err(|failed| match failed.error {
             // For a write the result would be unknown; a read can be repeated.
             ProposeError::Unknown(_) if !opened.consensus.is_mine() => StoreError::NotLeader,
-            error => error.into(),
+            error => StoreError::from(error).of_read(),
         })
     }
 
@@ -240,7 +250,10 @@ impl Store {
         let request_message = forwarded_request(opened, read, options, caller);
         let leadership = opened.consensus.watch_leadership();
         let peers = &self.0.peers;
-        let mut limit = deadline.saturating_duration_since(Instant::now());
+        let mut limit = leader::CallLimit {
+            time: deadline.saturating_duration_since(Instant::now()),
+            is_patient: Caller::is_patient(caller.timeout),
+        };
         loop {
             match leader::call_with_connection(
                 peers,
@@ -265,7 +278,9 @@ impl Store {
                 Ok((PeerResponse::Served(Err(error)), _)) if error.is_no_leader() => {
                     return Err(Failed::Gone(error));
                 }
-                Ok((PeerResponse::Served(Err(error)), _)) => return Err(Failed::Final(error)),
+                Ok((PeerResponse::Served(Err(error)), _)) => {
+                    return Err(Failed::Final(error.of_read()));
+                }
                 Ok(_) => {
                     return Err(Failed::Final(StoreError::Refused(format!(
                         "{address} sent an unexpected response"
@@ -275,7 +290,7 @@ impl Store {
                 // A read has no effect, so any failure may be retried.
                 Err(_) if *retried < caller.retries => {
                     *retried += 1;
-                    limit = caller.timeout;
+                    limit.time = caller.timeout;
                     let metrics = &self.0.local.metrics;
                     metrics.count(Counter::ClusterNumClientRetries);
                     metrics.count(Counter::ClusterNumClientQueryRetries);

@@ -6,6 +6,10 @@
 use std::{
     cell::{Cell, RefCell},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use crate::{entry::Bounds, files::wal_file::WAL_HEADER_BYTES};
@@ -95,6 +99,8 @@ struct Meter {
     /// The monitored directory, and the bytes that must stay free there.
     disk: RefCell<Option<(PathBuf, u64)>>,
     unchecked_bytes: Cell<u64>,
+    /// Counts what this thread does, for other threads.
+    work: RefCell<Option<Arc<AtomicU64>>>,
 }
 
 thread_local! {
@@ -108,8 +114,20 @@ thread_local! {
             full: Cell::new(false),
             disk: RefCell::new(None),
             unchecked_bytes: Cell::new(0),
+            work: RefCell::new(None),
         }
     };
+}
+
+/// From now on, counts this thread's work: instructions, and pages read and written. Whoever waits for the
+/// thread can see that it is not stuck.
+pub(crate) fn count_work(work: Arc<AtomicU64>) {
+    METER.with(|meter| *meter.work.borrow_mut() = Some(work));
+}
+
+/// Records that the thread is not stuck.
+pub(crate) fn note_work() {
+    METER.with(Meter::note_work);
 }
 
 /// From now on, refuses this thread's writes as a full disk would, when fewer than `floor_bytes` are free in
@@ -146,6 +164,7 @@ pub(crate) fn begin_transaction() {
 /// Called regularly by SQLite; `true` interrupts the statement.
 pub(crate) fn is_out_of_steps() -> bool {
     METER.with(|meter| {
+        meter.note_work();
         let calls = meter.calls.get() + 1;
         meter.calls.set(calls);
         let steps = calls.saturating_mul(u64::from(STEPS_BETWEEN_CALLS));
@@ -194,12 +213,19 @@ pub(crate) fn before_write(target: Target, end: u64, grows_by: u64) -> Result<()
 }
 
 impl Meter {
+    fn note_work(&self) {
+        if let Some(work) = self.work.borrow().as_ref() {
+            work.fetch_add(1, Relaxed);
+        }
+    }
+
     fn taken_bytes(&self) -> u64 {
         let wal = self.wal.get().map_or(0, |(from, to)| to - from);
         wal + self.temporary_bytes.get()
     }
 
     fn before_write(&self, target: Target, end: u64, grows_by: u64) -> Result<(), WriteRefused> {
+        self.note_work();
         self.check_free_space(grows_by)?;
         match target {
             // Only a checkpoint or an install writes to it.
@@ -314,6 +340,22 @@ mod tests {
         watch_disk(dir.path(), 0);
         assert_eq!(before_write(Target::Wal, 4 * MIB, 4 * MIB), Ok(()));
         assert!(!take_full());
+    }
+
+    #[test]
+    fn work_is_counted_for_others() {
+        let work = Arc::new(AtomicU64::new(0));
+        count_work(Arc::clone(&work));
+        let grows_by = |act: &dyn Fn()| {
+            let before = work.load(Relaxed);
+            act();
+            work.load(Relaxed) - before
+        };
+        assert_eq!(grows_by(&|| _ = is_out_of_steps()), 1);
+        assert_eq!(grows_by(&note_work), 1);
+        assert_eq!(grows_by(&|| _ = before_write(Target::Main, 4096, 4096)), 1);
+        let elsewhere = || std::thread::spawn(note_work).join().unwrap();
+        assert_eq!(grows_by(&elsewhere), 0, "another thread");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! before each write.
 //!
 //! The check informs the [`meter`], so that a full disk can be distinguished from SQLite's other uses of the
-//! error "database or disk is full".
+//! error "database or disk is full". Reads and writes also count as work there.
 #![allow(unsafe_code, reason = "an SQLite VFS is a table of C functions")]
 
 use std::{
@@ -44,7 +44,10 @@ type OpenFn = unsafe extern "C" fn(
 type WriteFn =
     unsafe extern "C" fn(*mut ffi::sqlite3_file, *const c_void, c_int, ffi::sqlite3_int64) -> c_int;
 
-/// A method table of the default VFS with our `xWrite`.
+type ReadFn =
+    unsafe extern "C" fn(*mut ffi::sqlite3_file, *mut c_void, c_int, ffi::sqlite3_int64) -> c_int;
+
+/// A method table of the default VFS with our `xRead` and `xWrite`.
 struct Methods {
     /// Address of the replaced table, and the kind of its files.
     original: (usize, Target),
@@ -54,6 +57,8 @@ struct Methods {
 static OPEN: OnceLock<OpenFn> = OnceLock::new();
 /// The default VFS's own `xWrite`; it is the same in all its tables.
 static WRITE: OnceLock<WriteFn> = OnceLock::new();
+/// The default VFS's own `xRead`; it is the same in all its tables.
+static READ: OnceLock<ReadFn> = OnceLock::new();
 /// The default VFS has one table for the main file, one for files that need no locks, and some for unusual
 /// file systems. Each may occur once per [`Target`].
 static METHODS: [OnceLock<Methods>; 12] = [const { OnceLock::new() }; 12];
@@ -139,8 +144,10 @@ unsafe fn wrap(
 ) -> Option<*const ffi::sqlite3_io_methods> {
     // SAFETY: as promised by the caller.
     let table = unsafe { original.as_ref() }?;
-    let write = table.xWrite?;
-    if !ptr::fn_addr_eq(*WRITE.get_or_init(|| write), write) {
+    let (read, write) = (table.xRead?, table.xWrite?);
+    if !ptr::fn_addr_eq(*WRITE.get_or_init(|| write), write)
+        || !ptr::fn_addr_eq(*READ.get_or_init(|| read), read)
+    {
         return None;
     }
     let original = (original.addr(), target);
@@ -148,6 +155,7 @@ unsafe fn wrap(
         let methods = slot.get_or_init(|| Methods {
             original,
             wrapped: ffi::sqlite3_io_methods {
+                xRead: Some(read_file),
                 xWrite: Some(match target {
                     Target::Main => write_main,
                     Target::Wal => write_wal,
@@ -158,6 +166,20 @@ unsafe fn wrap(
         });
         (methods.original == original).then_some(&raw const methods.wrapped)
     })
+}
+
+unsafe extern "C" fn read_file(
+    file: *mut ffi::sqlite3_file,
+    data: *mut c_void,
+    len: c_int,
+    offset: ffi::sqlite3_int64,
+) -> c_int {
+    meter::note_work();
+    let Some(read) = READ.get() else {
+        return ffi::SQLITE_IOERR;
+    };
+    // SAFETY: the same contract; only files whose own method is this one come here.
+    unsafe { read(file, data, len, offset) }
 }
 
 unsafe extern "C" fn write_main(

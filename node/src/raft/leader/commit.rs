@@ -1,17 +1,21 @@
 //! The result of a proposal: waiting for its commit, and why it may fail.
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use node_db::{Outcome, Request};
+use node_db::{Database, Outcome, Request};
 use openraft::{
     errors::{ClientWriteError, ForwardReason, ForwardToLeader},
-    impls::OneshotResponder,
+    impls::ProgressResponder,
     raft::ClientWriteResult,
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
+use super::applying::{self, Patience};
 use crate::{
     command::Encoded,
-    raft::{storage::state_machine::Raft, types::Types},
+    raft::{
+        storage::state_machine::Raft,
+        types::{LogId, Types},
+    },
 };
 
 /// How long a proposal waits for a new leader's first heartbeat round before it is returned as not led.
@@ -19,8 +23,13 @@ const TAKEOVER_LIMIT: Duration = Duration::from_secs(1);
 /// Pause before a proposal is repeated at a leader that has not completed its first heartbeat round.
 const TAKEOVER_PAUSE: Duration = Duration::from_millis(3);
 /// Error text when a commit takes too long.
-pub(super) const TIMEOUT: &str = "timeout waiting for a quorum; the write may still take effect";
-
+pub(super) const NO_QUORUM: &str = "timeout waiting for a quorum; the write may still take effect";
+/// Error text when a proposal waits too long for those before it.
+pub(super) const NOT_PROPOSED: &str =
+    "timeout waiting for the writes before it; the write may still take effect";
+/// Error text when an entry is not applied although it is committed.
+pub(super) const NOT_APPLIED: &str =
+    "timeout waiting for the database, which makes no progress; the write may still take effect";
 /// A committed and applied proposal.
 #[derive(Debug)]
 pub struct Committed {
@@ -63,24 +72,54 @@ pub enum ProposeError {
     Refused(String),
 }
 
-/// Waits for the commit. Repeats the proposal while the leader waits for its first heartbeat round, in which
+/// A proposal that openraft has taken: when it is committed, and its result.
+pub(super) struct Proposed {
+    committed: oneshot::Receiver<LogId>,
+    result: oneshot::Receiver<ClientWriteResult<Types>>,
+}
+
+/// Gives an entry to openraft.
+///
+/// # Errors
+/// Raft has stopped.
+pub(super) async fn propose(raft: &Raft, encoded: &Encoded) -> Result<Proposed, ProposeError> {
+    let (responder, committed, result) = ProgressResponder::new();
+    raft.client_write_ff(encoded.clone(), Some(responder))
+        .await
+        .map_err(|fatal| ProposeError::Unknown(fatal.to_string()))?;
+    Ok(Proposed { committed, result })
+}
+
+/// Waits for the commit, at most `limit`; with `work`, also until a committed entry is applied, while that
+/// number grows (see [`applying`]). Repeats the proposal while the leader waits for its first heartbeat round, in which
 /// case it certainly had no effect.
 pub(super) async fn wait_for_commit(
     raft: &Raft,
     encoded: &Encoded,
-    first: oneshot::Receiver<ClientWriteResult<Types>>,
+    first: Proposed,
     limit: Duration,
+    work: Option<&Database>,
 ) -> Result<Committed, ProposeError> {
-    let deadline = Instant::now() + limit;
+    let patience = Patience::of(limit);
     let takeover_deadline = Instant::now() + TAKEOVER_LIMIT.min(limit);
-    let mut result = first;
+    let mut proposed = first;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let response = match tokio::time::timeout(left, result).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(_)) => return Err(ProposeError::Unknown("the node is stopping".into())),
-            Err(_) => {
-                return Err(ProposeError::Unknown(TIMEOUT.into()));
+        let Proposed {
+            mut committed,
+            result,
+        } = proposed;
+        let mut is_committed = false;
+        let mut is_behind = || {
+            is_committed |= committed.try_recv().is_ok();
+            is_committed && work.is_some()
+        };
+        let done = || work.map_or(0, Database::work);
+        let response = match applying::wait(done, patience, result, &mut is_behind).await {
+            Some(Ok(response)) => response,
+            Some(Err(_)) => return Err(ProposeError::Unknown("the node is stopping".into())),
+            None => {
+                let text = if is_committed { NOT_APPLIED } else { NO_QUORUM };
+                return Err(ProposeError::Unknown(text.into()));
             }
         };
         match response {
@@ -111,10 +150,6 @@ pub(super) async fn wait_for_commit(
             }
         }
         tokio::time::sleep(TAKEOVER_PAUSE).await;
-        let (responder, next) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
-        if let Err(fatal) = raft.client_write_ff(encoded.clone(), Some(responder)).await {
-            return Err(ProposeError::Unknown(fatal.to_string()));
-        }
-        result = next;
+        proposed = propose(raft, encoded).await?;
     }
 }

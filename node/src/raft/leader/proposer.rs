@@ -12,13 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_db::{LoadChunk, Outcome, Request, Rules, Stamp};
-use openraft::{impls::OneshotResponder, raft::ClientWriteResult};
+use node_db::{Database, LoadChunk, Outcome, Request, Rules, Stamp};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
-    commit::{Committed, FailedProposal, ProposeError, TIMEOUT, wait_for_commit},
+    applying::{self, Patience},
+    commit::{self, Committed, FailedProposal, NOT_PROPOSED, ProposeError, wait_for_commit},
     leadership::Leadership,
     version_gate::VersionGate,
 };
@@ -31,7 +31,7 @@ use crate::{
     disk::Disk,
     local::Local,
     metrics::{Counter, Metrics},
-    raft::{storage::state_machine::Raft, types::Types},
+    raft::storage::state_machine::Raft,
 };
 
 /// Requests waiting to be packed; when the queue is full, callers wait.
@@ -55,8 +55,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 /// Limit of a load: its last piece makes every node run the whole script or copy the whole file before it
 /// responds.
 const LOAD_LIMIT: Duration = Duration::from_secs(3600);
-/// Added to the limit for a commit, for waiting in the queue. A proposal that waits this long is on a node
-/// that is itself stuck.
+/// Added to the limit for a commit, for waiting in the queue. A proposal that waits this long, while no entry
+/// is being applied, is on a node that is itself stuck.
 const QUEUE_LIMIT: Duration = Duration::from_secs(5);
 
 type Reply = oneshot::Sender<Result<Committed, FailedProposal>>;
@@ -71,13 +71,14 @@ enum Proposal {
 pub struct Proposer {
     queue: mpsc::Sender<Proposal>,
     limit: Duration,
+    db: Database,
 }
 
 impl Proposer {
     pub(crate) fn start(
         raft: Raft,
         leadership: watch::Receiver<Leadership>,
-        disk: Arc<Disk>,
+        (disk, db): (Arc<Disk>, Database),
         local: &Arc<Local>,
         apply_timeout: Duration,
     ) -> Self {
@@ -86,6 +87,7 @@ impl Proposer {
             raft,
             leadership,
             disk,
+            db: db.clone(),
             metrics: Arc::clone(&local.metrics),
             gate: VersionGate::new(Arc::clone(local)),
             apply_timeout,
@@ -95,6 +97,7 @@ impl Proposer {
         Self {
             queue,
             limit: apply_timeout + QUEUE_LIMIT,
+            db,
         }
     }
 
@@ -161,9 +164,11 @@ impl Proposer {
                 .map_err(|_| ProposeError::Refused("the node is stopping".into()))?;
             result.await.map_err(|_| stopped())?
         };
-        tokio::time::timeout(limit, responded)
+        // Behind a long entry this waits as long as that takes.
+        let work = || self.db.work();
+        applying::wait(work, Patience::of(limit), responded, || true)
             .await
-            .unwrap_or_else(|_| Err(ProposeError::Unknown(TIMEOUT.into()).into()))
+            .unwrap_or_else(|| Err(ProposeError::Unknown(NOT_PROPOSED.into()).into()))
     }
 }
 
@@ -171,6 +176,7 @@ struct Packer {
     raft: Raft,
     leadership: watch::Receiver<Leadership>,
     disk: Arc<Disk>,
+    db: Database,
     metrics: Arc<Metrics>,
     gate: VersionGate,
     apply_timeout: Duration,
@@ -301,17 +307,13 @@ impl Packer {
         }
         self.metrics.count(Counter::ProtoNumRequestsEncoded);
         self.metrics.count(Counter::StoreNumUncompressedCommands);
-        let (responder, result) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
-        if let Err(fatal) = self
-            .raft
-            .client_write_ff(encoded.clone(), Some(responder))
-            .await
-        {
-            return fail(&waiting, &ProposeError::Unknown(fatal.to_string()), None);
-        }
-        let raft = self.raft.clone();
+        let proposed = match commit::propose(&self.raft, &encoded).await {
+            Ok(proposed) => proposed,
+            Err(error) => return fail(&waiting, &error, None),
+        };
+        let (raft, db) = (self.raft.clone(), self.db.clone());
         tokio::spawn(async move {
-            match wait_for_commit(&raft, &encoded, result, limit).await {
+            match wait_for_commit(&raft, &encoded, proposed, limit, Some(&db)).await {
                 Ok(committed) => deliver_outcomes(&waiting, committed.outcomes, committed.index),
                 Err(error) => fail(&waiting, &error, Some(&encoded)),
             }

@@ -18,6 +18,10 @@ use crate::raft::storage::state_machine::Raft;
 const QUEUE: usize = 4096;
 /// A round that takes longer fails. Callers have limits of their own.
 const ROUND_LIMIT: Duration = Duration::from_secs(10);
+/// When entries take longer to apply than this, the next round begins meanwhile.
+const SLOW_APPLY: Duration = Duration::from_millis(20);
+/// How often it is checked then whether somebody still waits.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a linearizable read cannot be served here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,19 +70,53 @@ impl ReadIndex {
 async fn rounds(raft: Raft, mut confirmation: Confirmation, mut waiting: mpsc::Receiver<Waiting>) {
     let mut joined = Vec::new();
     while waiting.recv_many(&mut joined, QUEUE).await > 0 {
-        let result = tokio::time::timeout(ROUND_LIMIT, round(&raft, &mut confirmation))
+        let confirmed = tokio::time::timeout(ROUND_LIMIT, round(&raft, &mut confirmation))
             .await
             .unwrap_or(Err(ReadIndexError::NoQuorum));
-        for reader in joined.drain(..) {
-            let _ = reader.send(result.clone());
+        let readers = Readers(std::mem::take(&mut joined));
+        let index = match confirmed {
+            Ok(index) => index,
+            Err(error) => {
+                readers.answer(Err(error));
+                continue;
+            }
+        };
+        match tokio::time::timeout(SLOW_APPLY, applied(&raft, index)).await {
+            Ok(result) => readers.answer(result),
+            Err(_) => _ = tokio::spawn(answer_later(raft.clone(), index, readers)),
         }
     }
 }
 
-/// Tries the direct confirmation first, then openraft's.
-async fn round(raft: &Raft, confirmation: &mut Confirmation) -> Result<(), ReadIndexError> {
+/// Reads that share a round.
+struct Readers(Vec<Waiting>);
+
+impl Readers {
+    fn answer(self, result: Result<(), ReadIndexError>) {
+        for reader in self.0 {
+            let _ = reader.send(result.clone());
+        }
+    }
+
+    fn are_gone(&self) -> bool {
+        self.0.iter().all(oneshot::Sender::is_closed)
+    }
+}
+
+/// A long entry is being applied. Ends as well when nobody waits for it any more.
+async fn answer_later(raft: Raft, index: u64, readers: Readers) {
+    while !readers.are_gone() {
+        if let Ok(result) = tokio::time::timeout(CHECK_INTERVAL, applied(&raft, index)).await {
+            return readers.answer(result);
+        }
+    }
+}
+
+/// The index that must be applied here before a read, once a quorum has confirmed this leader. Tries the
+/// direct confirmation first, then openraft's.
+async fn round(raft: &Raft, confirmation: &mut Confirmation) -> Result<u64, ReadIndexError> {
     if let Some(index) = confirmation.confirm().await {
-        return applied(raft, index).await;
+        return Ok(index);
     }
     let linearizer = raft
         .get_read_linearizer(ReadPolicy::ReadIndex)
@@ -92,11 +130,7 @@ async fn round(raft: &Raft, confirmation: &mut Confirmation) -> Result<(), ReadI
             }
             RaftError::Fatal(fatal) => ReadIndexError::Stopped(fatal.to_string()),
         })?;
-    linearizer
-        .await_ready(raft)
-        .await
-        .map(drop)
-        .map_err(|e| ReadIndexError::Stopped(e.to_string()))
+    Ok(linearizer.read_log_id().index())
 }
 
 /// Waits until the entry at `index` is applied here.

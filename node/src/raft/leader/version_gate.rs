@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openraft::{impls::OneshotResponder, raft::ClientWriteResult};
 use tokio::sync::watch;
 
 use super::{commit, leadership::Leadership};
@@ -13,7 +12,7 @@ use crate::{
     command::{Command, Encoded},
     local::Local,
     metrics::Counter,
-    raft::{storage::state_machine::Raft, types::Types},
+    raft::storage::state_machine::Raft,
     version,
 };
 
@@ -120,12 +119,9 @@ pub(crate) async fn propose(
     let encoded = Encoded::new(Command::RaiseVersion(to)).map_err(|e| e.to_string())?;
     local.metrics.count(Counter::ProtoNumRequestsEncoded);
     local.metrics.count(Counter::StoreNumUncompressedCommands);
-    let (responder, result) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
-    raft.client_write_ff(encoded.clone(), Some(responder))
-        .await
-        .map_err(|e| e.to_string())?;
-    commit::wait_for_commit(raft, &encoded, result, limit)
-        .await
-        .map(|_| ())
-        .map_err(|e| e.to_string())
+    let raised = async {
+        let proposed = commit::propose(raft, &encoded).await?;
+        commit::wait_for_commit(raft, &encoded, proposed, limit, None).await
+    };
+    raised.await.map(|_| ()).map_err(|e| e.to_string())
 }
