@@ -17,7 +17,7 @@ use crate::{
 const EXECUTE_TIMEOUT: &str = "execute timeout; the write may still take effect";
 /// Added to `db_timeout` where that bounds the work of every node: a step may take longer here than the rate
 /// says, and the write may wait behind others.
-const VERDICT_GRACE: Duration = Duration::from_secs(10);
+pub(super) const VERDICT_GRACE: Duration = Duration::from_secs(10);
 
 impl Store {
     /// Runs statements through the log. The leader sets `request.stamp`. `limit` (`db_timeout`) bounds the
@@ -100,14 +100,9 @@ impl Store {
         caller: &Caller,
     ) -> Result<ReadResponse, StoreError> {
         let opened = self.open()?;
-        if options.level != Level::Strong
-            && opened
-                .db
-                .read_only(&request.statements)
-                .await
-                .into_iter()
-                .all(|ro| ro)
-        {
+        let mut reads = opened.db.read_only(&request.statements).await.into_iter();
+        let only_reads = reads.all(|reads| reads);
+        if only_reads && options.level != Level::Strong {
             let read = Read {
                 kind: request.kind,
                 transaction: request.transaction,
@@ -118,6 +113,7 @@ impl Store {
             return self.query(read, options, caller).await;
         }
         let served = self.execute(request, timeout, caller).await;
+        let served = served.map_err(|error| if only_reads { error.of_read() } else { error });
         served.map(ReadResponse::Whole)
     }
 

@@ -25,6 +25,8 @@ use crate::{
 
 /// The error of a request that contains a disallowed PRAGMA.
 const DISALLOWED_PRAGMA: &str = "disallowed pragma";
+/// The error of a read beyond its caller's limit.
+const QUERY_TIMEOUT: &str = "query timeout";
 
 pub(crate) fn run_request(
     session: &mut Session,
@@ -215,8 +217,13 @@ impl RequestRun<'_> {
         }
     }
 
-    /// The error text for a request that exceeded a bound.
+    /// The error text for a request that exceeded a bound. A read that exceeds its caller's limit says what
+    /// it says where that limit is a time.
     fn exceeded_text(&self, over: ExceededBound) -> String {
+        let of_caller = self.bounds.maintenance_vm_steps != u64::MAX;
+        if over == ExceededBound::Steps && of_caller && self.rules.kind == Kind::Query {
+            return QUERY_TIMEOUT.to_owned();
+        }
         over.text(self.bounds)
     }
 
