@@ -4,6 +4,7 @@
 //! DESIGN.md lists the cases and the dangers in them. Requests of other nodes to join or to form are served
 //! by `internode_server`.
 mod bootstrapper;
+pub mod callers;
 pub mod claim;
 pub mod decide;
 mod form;

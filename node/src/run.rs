@@ -2,6 +2,7 @@
 //! order.
 mod archive;
 mod directories;
+mod leave;
 mod restore;
 mod settings;
 mod signals;
@@ -33,7 +34,8 @@ use crate::{
     auto_backup::AutoBackup,
     bind::bind,
     cluster::{
-        AddressSource, BootstrapOptions, Bootstrapper, ClusterError, register::keep_leader_key,
+        AddressSource, BootstrapOptions, Bootstrapper, ClusterError, callers::Callers,
+        register::keep_leader_key,
     },
     config::{Config, split_host_port, unsupported},
     descriptors,
@@ -59,7 +61,7 @@ use crate::{
     rejoin::{self, Rejoin},
     stop::end_in_time,
     store::{
-        Caller, Store,
+        Store,
         auto_maintenance::{Intervals, run_auto_maintenance},
         compare::watch_copies,
         free_space::watch_free_space,
@@ -70,10 +72,6 @@ use crate::{
 
 /// How often a node whose disk is full at the start checks it again.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(2);
-/// Attempts to leave the cluster on shutdown, and the pause between them (rqlite's values).
-const LEAVE_ATTEMPTS: u32 = 5;
-const LEAVE_PAUSE: Duration = Duration::from_millis(250);
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Least number of reader threads.
 const MIN_READERS: usize = 2;
 
@@ -155,6 +153,7 @@ struct Node {
     consensus: Arc<OnceLock<Consensus>>,
     raft_server: Arc<OnceLock<RaftServer>>,
     db: Arc<OnceLock<Database>>,
+    callers: Arc<Callers>,
     stop_http: CancellationToken,
     stop_internode: CancellationToken,
     queue_stop: CancellationToken,
@@ -215,6 +214,7 @@ impl Node {
             consensus: Arc::default(),
             raft_server: Arc::default(),
             db: Arc::default(),
+            callers: Arc::default(),
             stop_http: CancellationToken::new(),
             stop_internode: CancellationToken::new(),
             queue_stop: CancellationToken::new(),
@@ -294,6 +294,7 @@ impl Node {
             archive: self.archive.clone(),
             voter: !config.raft_non_voter,
             forms: config.bootstrap_expect > 0,
+            callers: Arc::clone(&self.callers),
             metrics: Arc::clone(&self.metrics),
         }
     }
@@ -481,6 +482,7 @@ impl Node {
             local: Arc::clone(&self.local),
             peers: self.peers.clone(),
             consensus: consensus.clone(),
+            callers: Arc::clone(&self.callers),
             options: Arc::new(BootstrapOptions {
                 source: self.source(config),
                 attempts: self
@@ -516,55 +518,6 @@ impl Node {
                 }
             },
         }
-    }
-
-    /// Before the inter-node port is closed: leaves the cluster if that is configured, or transfers
-    /// leadership.
-    async fn leave(&self, config: &Config, consensus: &Consensus) -> anyhow::Result<()> {
-        if let Some(archive) = &self.archive {
-            archive::finish(archive, consensus).await;
-        }
-        self.background_stop.cancel();
-        let others = consensus
-            .members()
-            .iter()
-            .any(|(id, ..)| id.name() != self.local.name());
-        if !others {
-            return Ok(());
-        }
-        if config.raft_cluster_remove_shutdown {
-            return self.remove_self().await;
-        }
-        if config.raft_shutdown_stepdown && consensus.is_mine() {
-            tracing::info!(target: "store", "transferring leadership before shutdown");
-            if let Err(e) = consensus.transfer_leadership(None).await {
-                tracing::warn!(target: "store", "transferring leadership: {e}");
-            }
-        }
-        Ok(())
-    }
-
-    async fn remove_self(&self) -> anyhow::Result<()> {
-        let caller = Caller {
-            client: None,
-            credentials: self.auth.own_credentials(),
-            timeout: LEAVE_TIMEOUT,
-            retries: 0,
-        };
-        let mut last = String::new();
-        for attempt in 0..LEAVE_ATTEMPTS {
-            if attempt > 0 {
-                tokio::time::sleep(LEAVE_PAUSE).await;
-            }
-            match self.store.remove(self.local.name(), &caller).await {
-                Ok(()) => {
-                    tracing::info!(target: "cluster-remove", "removed this node from the cluster");
-                    return Ok(());
-                }
-                Err(e) => last = e.to_string(),
-            }
-        }
-        bail!("failed to remove this node from cluster before shutdown: {last}")
     }
 }
 

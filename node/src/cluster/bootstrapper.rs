@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use super::callers::Callers;
 use crate::{
     auth::OwnUser,
     discovery::{AddressLookup, Found, LeaderKey},
@@ -57,6 +58,8 @@ pub struct Bootstrapper {
     pub peers: Peers,
     /// This node's Raft.
     pub consensus: Consensus,
+    /// Nodes that have contacted this one to form a cluster.
+    pub callers: Arc<Callers>,
     /// Options.
     pub options: Arc<BootstrapOptions>,
 }

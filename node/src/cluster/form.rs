@@ -9,14 +9,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bootstrapper::{Bootstrapper, ClusterError},
-    decide::{Decision, Own, decide},
+    decide::{Decision, Own, Round, decide},
     join::join_once,
     notices::NOTICE_TIMEOUT,
 };
 use crate::{
     discovery::Found,
     identity::{Cluster, FormingRight},
-    internode::messages::{NoticeState, PeerRequest, PeerResponse},
+    internode::messages::{Notice, NoticeState, PeerRequest, PeerResponse},
 };
 
 /// Shortest pause between rounds. The pause is random, up to twice as long, so that the nodes do not act in
@@ -83,17 +83,37 @@ impl Bootstrapper {
                 cluster.id
             )));
         }
-        let own = Own {
-            id: identity.raft_id(),
-            raft_addr: self.local.raft_addr.clone(),
-            expect: self.options.expect,
+        let empty = NoticeState::Empty {
             pledged: identity.pledged.clone(),
         };
-        let empty = NoticeState::Empty {
+        let callers = self
+            .callers
+            .others_than(&found.addresses, &self.local.raft_addr);
+        let (from_listed, from_callers) = tokio::join!(
+            self.exchange_notices(&found.addresses, empty.clone()),
+            self.exchange_notices(&callers, empty),
+        );
+        let id = identity.raft_id();
+        // Some nodes cannot reach themselves at the address that they advertise.
+        let is_listed = found.addresses.iter().zip(&from_listed).any(|(at, found)| {
+            *at == self.local.raft_addr && found.as_ref().is_none_or(|n| n.id == id)
+        });
+        let own = Own {
+            is_listed: is_listed || from_listed.iter().flatten().any(|n| n.id == id),
+            id,
+            raft_addr: self.local.raft_addr.clone(),
+            expect: self.options.expect,
             pledged: identity.pledged,
         };
-        let notices = self.exchange_notices(&found.addresses, empty).await;
-        match decide(&own, found.nodes, &notices) {
+        let round = Round {
+            listed: found.nodes,
+            from_listed: &from_listed,
+            from_callers: &from_callers,
+        };
+        if own.pledged.is_none() {
+            self.introduce(&from_listed, &from_callers).await;
+        }
+        match decide(&own, &round) {
             Decision::Wait(why) => Ok(Some(why)),
             Decision::Release => {
                 tracing::info!(target: "cluster-bootstrap", "released from a forming that did not happen");
@@ -104,6 +124,38 @@ impl Bootstrapper {
             }
             Decision::Form(members) => self.coordinate(members).await,
         }
+    }
+
+    /// Makes unlisted nodes known to all others, so that every node decides on the same set. An introduction is
+    /// a notice in the name of that node, which the receiver contacts then.
+    async fn introduce(&self, listed: &[Option<Notice>], callers: &[Option<Notice>]) {
+        let own = self.local.raft_id();
+        let empty = |n: &&Notice| matches!(n.state, NoticeState::Empty { .. }) && n.id != own;
+        let unlisted = |n: &&Notice| !listed.iter().flatten().any(|other| other.id == n.id);
+        let unlisted: Vec<_> = callers
+            .iter()
+            .flatten()
+            .filter(empty)
+            .filter(unlisted)
+            .collect();
+        let others = listed.iter().chain(callers).flatten().filter(empty);
+        let calls = others.flat_map(|to| {
+            let introduced = unlisted.iter().filter(|node| node.id != to.id);
+            introduced.map(move |node| {
+                let notice = Notice {
+                    credentials: self.options.own_user.credentials(),
+                    ..(*node).clone()
+                };
+                let request = PeerRequest::Notify(notice);
+                async move {
+                    self.peers
+                        .call(&to.raft_addr, &request, NOTICE_TIMEOUT)
+                        .await
+                }
+            })
+        });
+        // Failures are ignored: the next round introduces them again.
+        let _ = futures_util::future::join_all(calls).await;
     }
 
     /// Coordinates the forming: collects every member's pledge, then initializes Raft with exactly these

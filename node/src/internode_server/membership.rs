@@ -1,5 +1,5 @@
 //! Requests to join a cluster and to form one: joins, notices, pledges and releases.
-use std::{io, time::Duration};
+use std::{collections::BTreeSet, io, time::Duration};
 
 use super::{caller::Peer, requests::RequestServer};
 use crate::{
@@ -136,6 +136,9 @@ impl RequestServer {
         {
             NoticeState::Bystander
         } else {
+            if matches!(theirs.state, NoticeState::Empty { .. }) {
+                self.callers.note(&theirs.raft_addr);
+            }
             NoticeState::Empty {
                 pledged: identity.pledged.clone(),
             }
@@ -169,6 +172,12 @@ impl RequestServer {
             || !members.iter().any(|m| m == self.local.raft_id())
         {
             return refuse("not a forming that this node is part of");
+        }
+        let names: BTreeSet<_> = members.iter().map(|id| name_of(id)).collect();
+        if names.len() != members.len() {
+            return refuse(
+                "two of the nodes have the same node ID; give each node its own -node-id",
+            );
         }
         if consensus
             .is_initialized()

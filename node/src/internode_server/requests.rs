@@ -17,6 +17,7 @@ use crate::{
     archive::Archive,
     audit::Audit,
     auth::{Access, Auth, Perm},
+    cluster::callers::Callers,
     internode::{
         messages::{Meta, PeerRequest, PeerResponse},
         wire::{Connection, Hello, MAX_FRAME_BYTES, MAX_UNKNOWN_FRAME_BYTES, withdrawn},
@@ -53,6 +54,8 @@ pub struct RequestServer {
     pub voter: bool,
     /// `-bootstrap-expect` was given: this node takes part in forming clusters.
     pub forms: bool,
+    /// Nodes that have contacted this one to form a cluster.
+    pub callers: Arc<Callers>,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }

@@ -183,13 +183,28 @@ fn conflict(present: &MemberView, leader: &RaftId, joiner: &Joiner) -> Conflict 
 /// Decides a removal by node name: the records to remove.
 ///
 /// # Errors
-/// No voter would be left.
-pub fn plan_removal(members: &[MemberView], name: &str) -> Result<BTreeSet<RaftId>, String> {
-    let gone: BTreeSet<_> = members
+/// No voter would be left, or it is not clear which node is meant.
+pub fn plan_removal(
+    members: &[MemberView],
+    leader: &RaftId,
+    name: &str,
+) -> Result<BTreeSet<RaftId>, String> {
+    let (running, stopped): (Vec<_>, Vec<_>) = members
         .iter()
         .filter(|m| m.id.name() == name)
-        .map(|m| m.id.clone())
-        .collect();
+        .partition(|m| m.alive || m.id == *leader);
+    // An older version may have formed the cluster with two nodes of one name.
+    let gone = match (running.as_slice(), stopped.as_slice()) {
+        ([first, second, ..], []) => {
+            return Err(format!(
+                "node ID {name} is that of several running nodes, at {} and at {}: stop the one that is to be removed first",
+                first.member.raft_addr, second.member.raft_addr
+            ));
+        }
+        (running, []) => running,
+        (_, stopped) => stopped,
+    };
+    let gone: BTreeSet<_> = gone.iter().map(|m| m.id.clone()).collect();
     let voters_left = members
         .iter()
         .filter(|m| m.voter && !gone.contains(&m.id))
@@ -389,7 +404,8 @@ impl Consensus {
         if !self.leads() {
             return Err(ChangeError::NotLeader);
         }
-        let gone = plan_removal(&self.member_views(), name).map_err(ChangeError::Refused)?;
+        let own = RaftId::from(self.local().raft_id());
+        let gone = plan_removal(&self.member_views(), &own, name).map_err(ChangeError::Refused)?;
         self.remove_records(&gone).await?;
         if !gone.is_empty() {
             tracing::info!(target: "store", "node {name} removed");

@@ -28,10 +28,21 @@ fn pledged(id: &str, to: &[&str]) -> Option<Notice> {
     )
 }
 
+/// The decision of a node that is one of the listed ones, without callers.
+fn decide(own: &Own, listed: usize, notices: &[Option<Notice>]) -> Decision {
+    let round = Round {
+        listed,
+        from_listed: notices,
+        from_callers: &[],
+    };
+    super::decide(own, &round)
+}
+
 fn own(id: &str, expect: usize, pledged: Option<&[&str]>) -> Own {
     Own {
         id: id.into(),
         raft_addr: format!("{}:4002", name_of(id)),
+        is_listed: true,
         expect,
         pledged: pledged.map(|p| p.iter().map(ToString::to_string).collect()),
     }
@@ -186,6 +197,99 @@ fn a_pledge_ends_only_on_certainty() {
     );
 }
 
+#[test]
+fn two_nodes_of_one_name_form_nothing() {
+    let twice = [empty("a#1"), empty("x#1"), empty("x#2"), empty("c#1")];
+    let moved = Some(Notice {
+        raft_addr: "y:4002".into(),
+        ..empty("x#2").unwrap()
+    });
+    for (me, seen) in [
+        ("a#1", &twice[..]),
+        ("x#1", &twice[..]),
+        ("x#2", &[empty("a#1"), empty("x#1"), None, empty("c#1")][..]),
+        (
+            "a#1",
+            &[empty("a#1"), empty("x#1"), moved, empty("c#1")][..],
+        ),
+    ] {
+        for expect in 1..=4 {
+            let decision = decide(&own(me, expect, None), 4, seen);
+            assert!(
+                matches!(&decision, Decision::Wait(why) if why.contains("node ID x is in use by two nodes, at x:4002 and at ")),
+                "{me}, expect {expect}: {decision:?}"
+            );
+        }
+    }
+    assert_eq!(
+        decide(
+            &own("a#1", 3, None),
+            3,
+            &[empty("a#1"), empty("x#2"), empty("c#1")]
+        ),
+        form(&["a#1", "c#1", "x#2"]),
+        "x lost its disk, and its former incarnation is silent"
+    );
+}
+
+#[test]
+fn nodes_that_are_listed_nowhere_count_as_found() {
+    // All name only `b`.
+    let round = |listed, callers: &[Option<Notice>], own: &Own| {
+        let round = Round {
+            listed,
+            from_listed: &[empty("b#1")],
+            from_callers: callers,
+        };
+        super::decide(own, &round)
+    };
+    let unlisted = |id| Own {
+        is_listed: false,
+        ..own(id, 3, None)
+    };
+    let all = form(&["a#1", "b#1", "c#1"]);
+    assert_eq!(
+        round(1, &[empty("b#1"), empty("c#1")], &unlisted("a#1")),
+        all
+    );
+    assert!(is_wait(&round(
+        1,
+        &[empty("a#1"), empty("c#1")],
+        &own("b#1", 3, None)
+    )));
+    assert!(is_wait(&round(1, &[], &unlisted("a#1"))), "c is missing");
+    // Of three listed nodes, two must take part.
+    let others = [empty("c#1"), empty("d#1"), empty("e#1")];
+    assert!(is_wait(&round(3, &others, &unlisted("a#1"))));
+    // Listed nodes come first.
+    assert_eq!(
+        super::decide(
+            &own("b#1", 3, None),
+            &Round {
+                listed: 3,
+                from_listed: &[empty("b#1"), empty("c#1"), empty("d#1")],
+                from_callers: &[empty("a#1")],
+            }
+        ),
+        form(&["b#1", "c#1", "d#1"])
+    );
+}
+
+#[test]
+fn the_text_says_why_more_nodes_are_needed_than_expected() {
+    let three = [empty("a#1"), empty("b#1"), empty("c#1"), None, None, None];
+    let Decision::Wait(why) = decide(&own("a#1", 3, None), 6, &three) else {
+        panic!("formed");
+    };
+    for part in [
+        "3 of 4 nodes seen",
+        "-bootstrap-expect is 3, but 6 addresses are listed",
+        "remove stale",
+    ] {
+        assert!(why.contains(part), "{why}");
+    }
+}
+
 /// A simulated node: the content of its disk.
 #[derive(Clone, Debug, Default)]
 struct Disk {
@@ -228,6 +332,10 @@ struct World {
     up: Vec<bool>,
     cut: BTreeSet<(usize, usize)>,
     expect: usize,
+    /// The first nodes are listed; the others are known to those that they have contacted.
+    listed: usize,
+    /// By node: those that have contacted it, or were introduced to it.
+    callers: Vec<BTreeSet<usize>>,
     /// All sets of members that were ever initialized, by coordinator.
     formed: Vec<Vec<String>>,
     /// Raft ids of lost disks.
@@ -247,36 +355,54 @@ impl World {
         (0..NODES).find(|n| self.id(*n) == id)
     }
 
-    fn notices(&self, node: usize) -> Vec<Option<Notice>> {
-        (0..NODES)
-            .map(|other| {
-                (other == node || self.reach(node, other)).then(|| Notice {
-                    id: self.id(other),
-                    raft_addr: format!("n{other}:4002"),
-                    state: if self.disks[other].formed.is_some() {
-                        NoticeState::Member
-                    } else {
-                        NoticeState::Empty {
-                            pledged: self.disks[other].pledge.clone(),
-                        }
-                    },
-                    credentials: None,
-                })
-            })
-            .collect()
+    fn notice(&self, node: usize, other: usize) -> Option<Notice> {
+        (other == node || self.reach(node, other)).then(|| Notice {
+            id: self.id(other),
+            raft_addr: format!("n{other}:4002"),
+            state: if self.disks[other].formed.is_some() {
+                NoticeState::Member
+            } else {
+                NoticeState::Empty {
+                    pledged: self.disks[other].pledge.clone(),
+                }
+            },
+            credentials: None,
+        })
     }
 
     fn round(&mut self, node: usize, crash_after: usize) {
         if !self.up[node] || self.disks[node].formed.is_some() {
             return;
         }
+        let callers: Vec<usize> = self.callers[node].iter().copied().collect();
+        let contacted = (0..self.listed).chain(callers.iter().copied());
+        let reached: Vec<usize> = contacted.filter(|other| self.reach(node, *other)).collect();
+        for other in &reached {
+            let introduced = callers
+                .iter()
+                .filter(|c| reached.contains(c))
+                .chain([&node]);
+            let new = introduced.filter(|c| **c >= self.listed && *c != other);
+            self.callers[*other].extend(new);
+        }
         let own = Own {
             id: self.id(node),
             raft_addr: format!("n{node}:4002"),
+            is_listed: node < self.listed,
             expect: self.expect,
             pledged: self.disks[node].pledge.clone(),
         };
-        match decide(&own, NODES, &self.notices(node)) {
+        let notices = |of: Vec<usize>| -> Vec<_> {
+            of.into_iter()
+                .map(|other| self.notice(node, other))
+                .collect()
+        };
+        let round = Round {
+            listed: self.listed,
+            from_listed: &notices((0..self.listed).collect()),
+            from_callers: &notices(callers),
+        };
+        match super::decide(&own, &round) {
             Decision::Wait(_) => {}
             Decision::Release => self.disks[node].pledge = None,
             Decision::Form(members) => self.coordinate(node, &members, crash_after),
@@ -325,12 +451,14 @@ proptest! {
     /// (each has more than half of the list), and a second one is formed only if every shared node has lost
     /// its disk. If all listed nodes are expected, that means all disks.
     #[test]
-    fn never_two_clusters(steps in proptest::collection::vec(step(), 1..120), expect in 1..=NODES) {
+    fn never_two_clusters(steps in proptest::collection::vec(step(), 1..120), expect in 1..=NODES, listed in 1..=NODES) {
         let mut world = World {
             disks: (0..NODES).map(|_| Disk::default()).collect(),
             up: vec![false; NODES],
             cut: BTreeSet::new(),
             expect,
+            listed,
+            callers: vec![BTreeSet::new(); NODES],
             formed: Vec::new(),
             wiped: BTreeSet::new(),
         };
@@ -364,16 +492,18 @@ proptest! {
 
     /// If all nodes run and are connected, a cluster is formed.
     #[test]
-    fn a_quiet_world_forms(expect in 1..=NODES, order in Just((0..NODES).collect::<Vec<_>>()).prop_shuffle()) {
+    fn a_quiet_world_forms(expect in 1..=NODES, listed in 1..=NODES, order in Just((0..NODES).collect::<Vec<_>>()).prop_shuffle()) {
         let mut world = World {
             disks: (0..NODES).map(|_| Disk::default()).collect(),
             up: vec![true; NODES],
             cut: BTreeSet::new(),
             expect,
+            listed,
+            callers: vec![BTreeSet::new(); NODES],
             formed: Vec::new(),
             wiped: BTreeSet::new(),
         };
-        for node in order.iter().chain(&order) {
+        for node in order.iter().cycle().take(4 * NODES) {
             world.round(*node, usize::MAX);
         }
         prop_assert_eq!(world.formed.len(), 1);

@@ -190,9 +190,44 @@ fn removals() {
         present("a#a1", "a:1", true, true),
         present("b#b1", "b:1", false, true),
     ];
-    assert_eq!(plan_removal(&members, "b"), Ok(ids(&["b#b1"])));
-    assert_eq!(plan_removal(&members, "nobody"), Ok(BTreeSet::new()));
-    assert!(plan_removal(&members, "a").is_err());
+    assert_eq!(
+        plan_removal(&members, &"a#a1".into(), "b"),
+        Ok(ids(&["b#b1"]))
+    );
+    assert_eq!(
+        plan_removal(&members, &"a#a1".into(), "nobody"),
+        Ok(BTreeSet::new())
+    );
+    assert!(plan_removal(&members, &"a#a1".into(), "a").is_err());
+}
+
+#[test]
+fn of_several_nodes_with_one_name_the_stopped_ones_are_removed() {
+    let leader = RaftId::from("l#l1");
+    let three = |first, second| {
+        [
+            present("l#l1", "l:1", true, false),
+            present("x#x1", "x:1", true, first),
+            present("x#x2", "y:1", true, second),
+        ]
+    };
+    assert_eq!(
+        plan_removal(&three(true, false), &leader, "x"),
+        Ok(ids(&["x#x2"]))
+    );
+    assert_eq!(
+        plan_removal(&three(false, true), &leader, "x"),
+        Ok(ids(&["x#x1"]))
+    );
+    let both = ids(&["x#x1", "x#x2"]);
+    assert_eq!(plan_removal(&three(false, false), &leader, "x"), Ok(both));
+    let refused = plan_removal(&three(true, true), &leader, "x").unwrap_err();
+    assert!(refused.contains("x:1 and at y:1"), "{refused}");
+    let leads = RaftId::from("x#x1");
+    assert_eq!(
+        plan_removal(&three(false, false), &leads, "x"),
+        Ok(ids(&["x#x2"]))
+    );
 }
 
 #[test]

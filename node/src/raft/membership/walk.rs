@@ -245,7 +245,7 @@ impl Walk {
             }
             2 => {
                 let members = self.seen_for_removal();
-                if let Ok(gone) = plan_removal(&members, id.name())
+                if let Ok(gone) = plan_removal(&members, &leader, id.name())
                     && !gone.contains(&leader)
                 {
                     self.remove(&gone);
