@@ -155,9 +155,7 @@ fn backups_in_every_format() -> Result<()> {
         "{:?}",
         sql.headers
     );
-    // The statements are in an order that can be executed; rqlite sorts the tables by name and puts the views
-    // last.
-    let expected = "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nCREATE TABLE \"quo\"\"ted\"(a INTEGER PRIMARY KEY AUTOINCREMENT, b TEXT, c BLOB, d REAL);\nINSERT INTO \"quo\"\"ted\" VALUES(7,'it''s',X'00FF',1.5);\nCREATE TABLE alpha(x);\nCREATE VIEW vw AS SELECT 1;\nDELETE FROM \"sqlite_sequence\";\nINSERT INTO \"sqlite_sequence\" VALUES('quo\"ted',7);\nCREATE INDEX ix ON alpha(x);\nCREATE TRIGGER tr AFTER INSERT ON alpha BEGIN SELECT 1; END;\nCOMMIT;\n";
+    let expected = "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nCREATE TABLE alpha(x);\nCREATE TABLE \"quo\"\"ted\"(a INTEGER PRIMARY KEY AUTOINCREMENT, b TEXT, c BLOB, d REAL);\nINSERT INTO \"quo\"\"ted\" VALUES(7,'it''s',X'00FF',1.5);\nDELETE FROM \"sqlite_sequence\";\nINSERT INTO \"sqlite_sequence\" VALUES('quo\"ted',7);\nCREATE INDEX ix ON alpha(x);\nCREATE TRIGGER tr AFTER INSERT ON alpha BEGIN SELECT 1; END;\nCREATE VIEW vw AS SELECT 1;\nCOMMIT;\n";
     ensure!(
         sql.text() == expected,
         "seen:\n{}\nwanted:\n{expected}",

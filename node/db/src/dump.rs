@@ -58,16 +58,21 @@ pub(crate) fn write(
     };
     dump.out
         .write_all(b"PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n")?;
+    let views_first = dump.needs_views()?;
     dump.header()?;
     dump.plain_tables()?;
-    // The module of a virtual table may read a view when the table is created. Creating a view reads nothing.
-    dump.objects("view")?;
+    if views_first {
+        dump.objects("view")?;
+    }
     dump.virtual_tables()?;
     dump.sequences()?;
     dump.statistics()?;
     // After the rows: building indexes is faster then, and triggers do not fire.
     dump.objects("index")?;
     dump.objects("trigger")?;
+    if !views_first {
+        dump.objects("view")?;
+    }
     dump.out.write_all(b"COMMIT;\n")?;
     Ok(())
 }
@@ -120,13 +125,34 @@ impl<W: Write> Dump<'_, W> {
         Ok(())
     }
 
+    /// Something that is created before the views may need one: a trigger on a view, or a virtual table, whose
+    /// module may read a view when the table is created. Creating a view reads nothing.
+    fn needs_views(&self) -> rusqlite::Result<bool> {
+        let is_virtual = |table: &Table| table.kind == Kind::Virtual && self.wants(&table.name);
+        if self.tables.iter().any(is_virtual) {
+            return Ok(true);
+        }
+        self.conn.query_row(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema AS t JOIN sqlite_schema AS v ON v.name = t.tbl_name COLLATE NOCASE \
+             WHERE t.type = 'trigger' AND v.type = 'view')",
+            [],
+            |row| row.get(0),
+        )
+    }
+
+    /// Writes the other tables by name. The virtual ones stay in the order of their creation, because one may
+    /// read another when it is created.
     fn plain_tables(&mut self) -> Result<(), DumpError> {
         let owners = self.owners();
-        for table in std::mem::take(&mut self.tables) {
-            let owned = table.kind == Kind::Shadow && owners.contains_key(&table.name);
-            if table.kind == Kind::Virtual || owned {
-                self.tables.push(table);
-            } else if !is_internal(&table.name) && self.wants(&table.name) {
+        let (of_modules, mut plain) = std::mem::take(&mut self.tables)
+            .into_iter()
+            .partition::<Vec<_>, _>(|table| {
+                table.kind == Kind::Virtual || owners.contains_key(&table.name)
+            });
+        self.tables = of_modules;
+        plain.sort_by(|one, other| one.name.cmp(&other.name));
+        for table in plain {
+            if !is_internal(&table.name) && self.wants(&table.name) {
                 self.definition(&table.sql)?;
                 self.content(&table)?;
                 self.tables.push(table);
@@ -219,20 +245,16 @@ impl<W: Write> Dump<'_, W> {
         Ok(())
     }
 
-    /// The results of ANALYZE. The first statement creates the tables.
+    /// The results of ANALYZE. The first statement creates the table. `sqlite_stat4` is left out: not every
+    /// SQLite has it, and the next ANALYZE makes it again.
     fn statistics(&mut self) -> Result<(), DumpError> {
-        let mut begun = false;
-        for name in ["sqlite_stat1", "sqlite_stat4"] {
-            let found = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?)";
-            if !self.wants(name) || !self.conn.query_row(found, [name], |row| row.get(0))? {
-                continue;
-            }
-            if !std::mem::replace(&mut begun, true) {
-                self.out.write_all(b"ANALYZE \"sqlite_master\";\n")?;
-            }
-            self.content(&internal(name))?;
+        const NAME: &str = "sqlite_stat1";
+        let found = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?)";
+        if !self.wants(NAME) || !self.conn.query_row(found, [NAME], |row| row.get(0))? {
+            return Ok(());
         }
-        Ok(())
+        self.out.write_all(b"ANALYZE \"sqlite_master\";\n")?;
+        self.content(&internal(NAME))
     }
 
     fn objects(&mut self, kind: &str) -> Result<(), DumpError> {

@@ -57,21 +57,21 @@ fn binary_copies() {
 fn sql_text() {
     let db = filled();
     let expected = "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n\
-        CREATE TABLE b(id INTEGER PRIMARY KEY AUTOINCREMENT, v);\n\
-        INSERT INTO \"b\" VALUES(1,'it''s');\n\
-        INSERT INTO \"b\" VALUES(2,X'00FF');\n\
-        INSERT INTO \"b\" VALUES(3,NULL);\n\
-        INSERT INTO \"b\" VALUES(4,CAST(X'610062' AS TEXT));\n\
         CREATE TABLE a(x, y AS (x + 1), z REAL);\n\
         INSERT INTO \"a\"(\"x\",\"z\") VALUES(1,1.0);\n\
         INSERT INTO \"a\"(rowid,\"x\",\"z\") VALUES(12,2,1e999);\n\
         INSERT INTO \"a\"(\"x\",\"z\") VALUES(3,0.1);\n\
         INSERT INTO \"a\"(\"x\",\"z\") VALUES(4,-1e300);\n\
-        CREATE VIEW w AS SELECT * FROM a;\n\
+        CREATE TABLE b(id INTEGER PRIMARY KEY AUTOINCREMENT, v);\n\
+        INSERT INTO \"b\" VALUES(1,'it''s');\n\
+        INSERT INTO \"b\" VALUES(2,X'00FF');\n\
+        INSERT INTO \"b\" VALUES(3,NULL);\n\
+        INSERT INTO \"b\" VALUES(4,CAST(X'610062' AS TEXT));\n\
         DELETE FROM \"sqlite_sequence\";\n\
         INSERT INTO \"sqlite_sequence\" VALUES('b',4);\n\
         CREATE INDEX i ON b(v);\n\
         CREATE TRIGGER g AFTER DELETE ON b BEGIN SELECT 1; END;\n\
+        CREATE VIEW w AS SELECT * FROM a;\n\
         COMMIT;\n";
     assert_eq!(db.dump(), expected);
     // The text restores the same database; `dumps.rs` checks that in detail.

@@ -196,6 +196,53 @@ fn triggers_on_views() {
     );
 }
 
+/// The first words of the script's statements, without rows.
+fn order(script: &str) -> Vec<&str> {
+    let ends = |line: &&str| !line.starts_with("INSERT") && !line.starts_with("PRAGMA");
+    let words = |line| str::rsplit_once(line, '(').map_or(line, |(before, _)| before);
+    script.lines().filter(ends).map(words).collect()
+}
+
+#[test]
+fn tables_by_name_then_indexes_triggers_views() {
+    let statements = [
+        "CREATE TABLE parent(id INTEGER PRIMARY KEY)",
+        "CREATE VIEW first AS SELECT * FROM later",
+        "CREATE VIEW later AS SELECT * FROM child",
+        "CREATE TABLE child(p INTEGER REFERENCES parent(id), k TEXT, PRIMARY KEY(k)) WITHOUT ROWID",
+        "CREATE TRIGGER g AFTER INSERT ON child BEGIN DELETE FROM child WHERE p = 3; END",
+        "CREATE INDEX i ON child(p)",
+        "INSERT INTO parent VALUES(1), (2)",
+        "INSERT INTO child VALUES(1, 'a'), (2, 'b')",
+        "ANALYZE",
+    ];
+    survives(&statements);
+    let script = made(&statements).dump();
+    let expected = [
+        "BEGIN TRANSACTION;",
+        "CREATE TABLE child(p INTEGER REFERENCES parent(id), k TEXT, PRIMARY KEY",
+        "CREATE TABLE parent",
+        "ANALYZE \"sqlite_master\";",
+        "CREATE INDEX i ON child",
+        "CREATE TRIGGER g AFTER INSERT ON child BEGIN DELETE FROM child WHERE p = 3; END;",
+        "CREATE VIEW first AS SELECT * FROM later;",
+        "CREATE VIEW later AS SELECT * FROM child;",
+        "COMMIT;",
+    ];
+    assert_eq!(order(&script), expected, "{script}");
+    assert!(script.contains("INSERT INTO \"sqlite_stat1\""), "{script}");
+    // Not every SQLite has this table.
+    assert!(!script.contains("sqlite_stat4"), "{script}");
+    // The child's rows come before the parent's, and are loaded where foreign keys are enforced, too.
+    let mut copy = Db::with_foreign_keys();
+    let outcome = load(&mut copy, LoadContent::Script, script.as_bytes());
+    assert_eq!(outcome.error, None);
+    assert_eq!(
+        (copy.dump(), copy.shown("SELECT * FROM first")),
+        (script, "1,a|2,b".to_owned())
+    );
+}
+
 #[test]
 fn sequences() {
     survives(&[
