@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::json::from_named_fields;
+
 /// Body of `DELETE /remove`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoveRequest {
@@ -39,7 +41,7 @@ impl LeaderRequest {
     /// # Errors
     /// See [`InvalidJson`].
     pub fn parse(body: &[u8]) -> Result<Self, InvalidJson> {
-        let request: Option<Self> = serde_json::from_slice(body)?;
+        let request: Option<Self> = from_named_fields(body)?;
         let id = request.unwrap_or_default().id.filter(|id| !id.is_empty());
         Ok(Self { id })
     }
@@ -91,7 +93,17 @@ mod tests {
                 "{body}"
             );
         }
-        for body in ["", "{", r#"{"id":1}"#, "[]x"] {
+        for body in [
+            "",
+            "{",
+            r#"{"id":1}"#,
+            "[]x",
+            "[]",
+            "[null]",
+            " [\"n1\"]",
+            "1",
+            "\"n1\"",
+        ] {
             let text = LeaderRequest::parse(body.as_bytes())
                 .unwrap_err()
                 .to_string();

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use serde::{Deserialize, Serialize, de::Error as _};
 use serde_json::ser::Formatter;
 
 /// Below this magnitude a number is written with an exponent.
@@ -29,6 +29,18 @@ pub fn to_go_json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_jso
         GoFormatter,
     ))?;
     Ok(out)
+}
+
+/// Reads a body whose fields have names. Derived readers of structs also take an array of the fields' values,
+/// which nobody means.
+///
+/// # Errors
+/// An array, or whatever the value's own `Deserialize` refuses.
+pub fn from_named_fields<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, serde_json::Error> {
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(serde_json::Error::custom("an object is expected, not an array"));
+    }
+    serde_json::from_slice(body)
 }
 
 /// Indents compact JSON by four spaces per level. Empty arrays and objects stay on their line; no newline at

@@ -14,7 +14,7 @@ pub mod result;
 pub mod statement;
 pub mod status;
 
-pub use json::{pretty_json, to_go_json};
+pub use json::{from_named_fields, pretty_json, to_go_json};
 pub use nodes::{NodeInfo, NodesReply};
 pub use param::{BackupFormat, Level, ParamError, QueryParams};
 pub use result::{Reply, ReplyWriter, Shape, write_reply};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hyper::Method;
-use node_api::to_go_json;
+use node_api::{from_named_fields, to_go_json};
 use node_contract::status::CheckRequest;
 use serde_json::json;
 
@@ -25,8 +25,7 @@ pub(super) async fn handle(
         state.store.check_status()
     } else {
         let body = collect(body, MAX_ADMIN_BODY_BYTES, &state.memory).await?;
-        let request: CheckRequest =
-            serde_json::from_slice(&body).map_err(|_| Failure::CheckBody)?;
+        let request: CheckRequest = from_named_fields(&body).map_err(|_| Failure::CheckBody)?;
         if !request.is_valid() {
             return Err(Failure::CheckBody);
         }

@@ -95,9 +95,9 @@ impl Call {
         vec![plain(self.params.q.clone().unwrap_or_default())]
     }
 
-    /// The statements of a body, which is JSON or plain SQL.
+    /// The statements of a body, which is JSON or, by its content type and if not for the queue, plain SQL.
     pub(super) fn statements(&self, body: &[u8]) -> Result<Vec<Statement>, Failure> {
-        if self.is_plain_sql() {
+        if self.is_plain_sql() && !self.params.queue {
             return Ok(vec![plain(String::from_utf8_lossy(body).into_owned())]);
         }
         parse_statements(body).map_err(Failure::Statements)

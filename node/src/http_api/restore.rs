@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hyper::{Method, StatusCode};
-use node_api::to_go_json;
+use node_api::{from_named_fields, to_go_json};
 use node_contract::RestoreState;
 
 use super::{
@@ -31,7 +31,7 @@ pub(super) async fn handle(
         Method::DELETE => (StatusCode::OK, state.restores.cancel()),
         _ => {
             let body = collect(body, MAX_ADMIN_BODY_BYTES, &state.memory).await?;
-            match serde_json::from_slice(&body) {
+            match from_named_fields(&body) {
                 Err(error) => failed(StatusCode::BAD_REQUEST, error.to_string()),
                 Ok(request) => match state.restores.start(request).await {
                     Ok(restore) => (StatusCode::OK, restore),

@@ -343,12 +343,43 @@ async fn plain_sql_only_where_it_is_known() {
             .body,
         NOT_OPEN
     );
-    assert_eq!(
-        send(&state, "POST", "/db/request", plain, "SELECT 1")
-            .await
-            .body,
-        "invalid JSON body\n"
-    );
+    for (path, body, reply) in [
+        ("/db/request", "SELECT 1", "invalid JSON body\n"),
+        // The queue takes JSON of any content type. Plain SQL would be lost if it were taken for a statement.
+        (
+            "/db/execute?queue&noleader",
+            "SELECT 1",
+            "invalid JSON body\n",
+        ),
+        ("/db/execute?queue&noleader", "[]", "no statements\n"),
+    ] {
+        let got = send(&state, "POST", path, plain, body).await;
+        assert_eq!((got.status, got.body.as_str()), (400, reply), "{path} {body}");
+    }
+}
+
+#[tokio::test]
+async fn an_array_is_no_object() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = new_state(dir.path(), None);
+    for (path, body) in [
+        ("/leader", "[]"),
+        ("/leader", r#"["n1"]"#),
+        ("/db/check", r#"["id"]"#),
+        ("/archive/restore", r#"["id",3,null,null,null,true,null]"#),
+    ] {
+        let json = [
+            ("content-type", "application/json"),
+            ("content-length", &body.len().to_string()),
+        ];
+        let got = send(&state, "POST", path, &json, body).await;
+        assert_eq!(got.status, 400, "{path} {body}: {}", got.body);
+        assert!(
+            path != "/leader" || got.body.starts_with("invalid JSON: "),
+            "{}",
+            got.body
+        );
+    }
 }
 
 #[tokio::test]
