@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
@@ -56,19 +56,19 @@ impl Input {
         })
     }
 
-    /// The next line without its end, or `None` at the end of input and on Ctrl-C.
-    pub(crate) fn next(&mut self, prompt: &str, out: &mut dyn Write) -> Result<Option<String>> {
+    /// The next line for [`text`], or `None` at the end of input and on Ctrl-C.
+    pub(crate) fn next(&mut self, prompt: &str, out: &mut dyn Write) -> Result<Option<Vec<u8>>> {
         match self {
             Input::Stream(stdin) => {
                 out.write_all(prompt.as_bytes())?;
                 out.flush()?;
-                let mut line = String::new();
-                Ok((stdin.read_line(&mut line)? > 0).then_some(line))
+                let mut line = Vec::new();
+                Ok((stdin.read_until(b'\n', &mut line)? > 0).then_some(line))
             }
             Input::Terminal { editor, .. } => {
                 out.flush()?;
                 match editor.readline(prompt) {
-                    Ok(line) => Ok(Some(line)),
+                    Ok(line) => Ok(Some(line.into_bytes())),
                     Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
                     Err(error) => Err(error.into()),
                 }
@@ -88,6 +88,15 @@ impl Input {
     }
 }
 
+/// The text of a line. One that is no text is refused, because its replacement would be other data; the lines
+/// after it are not concerned.
+pub(crate) fn text(line: Vec<u8>) -> Result<String> {
+    String::from_utf8(line).map_err(|error| {
+        let column = error.utf8_error().valid_up_to() + 1;
+        anyhow!("the line is not UTF-8 (byte {column}) and is not run")
+    })
+}
+
 fn history_size(text: Option<&str>) -> usize {
     let wanted = text
         .and_then(|text| text.parse().ok())
@@ -98,6 +107,13 @@ fn history_size(text: Option<&str>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_text_or_refused() {
+        assert_eq!(text("é\n".into()).unwrap(), "é\n");
+        let refused = text(b"ab\xff\n".to_vec()).unwrap_err().to_string();
+        assert_eq!(refused, "the line is not UTF-8 (byte 3) and is not run");
+    }
 
     #[test]
     fn the_history_size_has_a_default_and_a_floor() {

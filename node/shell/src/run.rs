@@ -3,13 +3,13 @@
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::args::{self, ArgsError, Environment, Options, Request};
 use crate::client::{Call, Client};
 use crate::command::{self, Command};
 use crate::commands::{self, Done, Session};
-use crate::input::Input;
+use crate::input::{self, Input};
 use crate::user::{self, User};
 
 /// Runs the shell with its arguments (program name first). True on success, and if failures are not reported
@@ -68,7 +68,7 @@ fn batch(options: &Options, out: &mut dyn Write) -> io::Result<bool> {
     let mut session = Session::new(client, out, Some(&mut errors));
     let mut all_well = true;
     for line in &options.lines {
-        match step(&mut session, line)? {
+        match step(&mut session, Ok(line.clone()))? {
             Step::Quit => break,
             Step::Well => {}
             Step::Failed => all_well = false,
@@ -118,7 +118,7 @@ fn converse(options: &Options, out: &mut dyn Write) -> io::Result<bool> {
                 break;
             }
         };
-        match step(&mut session, &line)? {
+        match step(&mut session, input::text(line))? {
             Step::Quit => break,
             Step::Well => {}
             Step::Failed => all_well = false,
@@ -153,11 +153,12 @@ enum Step {
     Quit,
 }
 
-fn step(session: &mut Session<'_>, line: &str) -> io::Result<Step> {
-    let done = match command::parse(line) {
+fn step(session: &mut Session<'_>, line: Result<String>) -> io::Result<Step> {
+    let parsed = line.and_then(|line| command::parse(&line).map_err(|text| anyhow!(text)));
+    let done = match parsed {
         Ok(Command::Quit) => return Ok(Step::Quit),
         Ok(command) => commands::execute(session, command),
-        Err(text) => Err(anyhow::anyhow!(text)),
+        Err(error) => Err(error),
     };
     let step = match done {
         Ok(Done::Well) => Step::Well,

@@ -27,7 +27,7 @@ struct Ran {
     code: i32,
 }
 
-fn rqlite(args: &[&str], env: &[(&str, &str)], input: &str) -> Ran {
+fn rqlite(args: &[&str], env: &[(&str, &str)], input: impl AsRef<[u8]>) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rqlite"));
     command
         .env_clear()
@@ -41,7 +41,7 @@ fn rqlite(args: &[&str], env: &[(&str, &str)], input: &str) -> Ran {
         .spawn()
         .unwrap();
     // The shell may have ended before it read anything.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let _ = child.stdin.take().unwrap().write_all(input.as_ref());
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ran {
@@ -53,7 +53,7 @@ fn rqlite(args: &[&str], env: &[(&str, &str)], input: &str) -> Ran {
 
 /// A session on standard input against a node that first answers `/status`. Gives what is printed between the
 /// first prompt and the farewell, with prompts as `>`, and the requests after the first.
-fn session(answers: Vec<Response>, input: &str) -> (String, Vec<server::Asked>) {
+fn session(answers: Vec<Response>, input: impl AsRef<[u8]>) -> (String, Vec<server::Asked>) {
     let script = std::iter::once(ok("{}")).chain(answers).collect();
     let node = Server::start(script);
     let ran = rqlite(&["-p", &node.port.to_string()], &[], input);
@@ -107,6 +107,25 @@ Connected to http://{host} running version v10.0.0
         "{:?}",
         asked[1].headers
     );
+}
+
+#[test]
+fn a_line_that_is_no_text_fails_alone() {
+    let input = b"INSERT 1\nINSERT '\xff'\nINSERT 3\n";
+    let (printed, asked) = session(vec![ok(WRITE), ok(WRITE)], input);
+    assert_eq!(
+        printed,
+        "> 2 rows affected\n> ERR! the line is not UTF-8 (byte 9) and is not run\n> 2 rows affected\n> "
+    );
+    assert_eq!(asked[1].body, r#"["INSERT 3"]"#);
+    // Reported as any other failure.
+    let node = Server::start(vec![ok("{}"), ok(WRITE)]);
+    let ran = rqlite(
+        &["-p", &node.port.to_string(), "--exit-on-error"],
+        &[],
+        input,
+    );
+    assert_eq!((ran.code, node.stop().len()), (1, 2), "{}", ran.out);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::session::{Done, Session, encode};
 use crate::client::Call;
+use crate::input;
 use crate::reply::{self, StatementResult};
 
 pub(super) const TABLES: &str = "SELECT name FROM sqlite_master WHERE type='table' ORDER BY name";
@@ -31,8 +32,15 @@ pub(super) fn run(session: &mut Session<'_>, sql: &str) -> Result<Done> {
 pub(super) fn read_file(session: &mut Session<'_>, file: &str) -> Result<Done> {
     let reader = BufReader::new(File::open(file).with_context(|| file.to_owned())?);
     let mut done = Done::Well;
-    for line in reader.lines() {
-        let line = line.with_context(|| file.to_owned())?;
+    for (number, line) in reader.split(b'\n').enumerate() {
+        let line = match input::text(line.with_context(|| file.to_owned())?) {
+            Ok(line) => line,
+            Err(error) => {
+                session.complain("ERR!", &format!("{file}, line {}: {error}", number + 1))?;
+                done = Done::Failed;
+                continue;
+            }
+        };
         let statement = line.trim();
         if !statement.is_empty()
             && !statement.starts_with("--")

@@ -116,7 +116,7 @@ Database restored successfully.
 fn read_and_output_use_files() {
     let dir = tempfile::tempdir().unwrap();
     let (script, sink) = (dir.path().join("s.sql"), dir.path().join("out.csv"));
-    std::fs::write(&script, "-- a comment\n\nSELECT 1\n  DELETE FROM x\n").unwrap();
+    std::fs::write(&script, b"-- a comment\n\nSELECT 1\nbad\xff\n  DELETE FROM x\n").unwrap();
     let (printed, asked) = session(
         vec![ok(ROWS), ok(WRITE), ok(WRITE)],
         &format!(
@@ -125,9 +125,13 @@ fn read_and_output_use_files() {
             script.display()
         ),
     );
+    let script = script.display();
     assert_eq!(
         printed,
-        "> > > > 2 rows affected\n> ERR! /nowhere: No such file or directory (os error 2)\n> "
+        format!(
+            "> > > ERR! {script}, line 4: the line is not UTF-8 (byte 4) and is not run\n\
+             > > 2 rows affected\n> ERR! /nowhere: No such file or directory (os error 2)\n> "
+        )
     );
     assert_eq!(text(&sink), "id,name\n1,fiona\n2,NULL\n2 rows affected\n");
     let bodies: Vec<&str> = asked.iter().map(|asked| asked.body.as_str()).collect();
