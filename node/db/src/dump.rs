@@ -125,8 +125,8 @@ impl<W: Write> Dump<'_, W> {
         Ok(())
     }
 
-    /// Something that is created before the views may need one: a trigger on a view, or a virtual table, whose
-    /// module may read a view when the table is created. Creating a view reads nothing.
+    /// Something that is created before the views may need one: a trigger on a view, or a virtual table,
+    /// whose module may read a view when the table is created. Creating a view reads nothing.
     fn needs_views(&self) -> rusqlite::Result<bool> {
         let is_virtual = |table: &Table| table.kind == Kind::Virtual && self.wants(&table.name);
         if self.tables.iter().any(is_virtual) {
@@ -140,8 +140,8 @@ impl<W: Write> Dump<'_, W> {
         )
     }
 
-    /// Writes the other tables by name. The virtual ones stay in the order of their creation, because one may
-    /// read another when it is created.
+    /// Writes the other tables by name. The virtual ones stay in the order of their creation, because one
+    /// may read another when it is created.
     fn plain_tables(&mut self) -> Result<(), DumpError> {
         let owners = self.owners();
         let (of_modules, mut plain) = std::mem::take(&mut self.tables)

@@ -39,7 +39,7 @@ pub use readers::{
     pending::{CancelGuard, Cancellation, PendingOutcome, PendingRead},
 };
 pub use recovery::offline;
-pub use sql::pragma::disallowed_pragma;
+pub use sql::{pragma::disallowed_pragma, syntax::syntax_error};
 pub use types::{
     BackupFormat, Checkpoint, Fatal, Maintenance, OpenError, Options, Origin, Read, Recovered,
     RunningStatement, Urgency,

@@ -54,7 +54,7 @@ pub(crate) enum Refusal {
     Begin,
     /// `COMMIT`.
     Commit,
-    /// `ROLLBACK` and `RELEASE`.
+    /// `ROLLBACK`.
     Rollback,
     /// ATTACH and DETACH.
     Attach,
@@ -70,9 +70,15 @@ pub(crate) enum Refusal {
     Optimize,
     /// A table whose content differs from node to node, read by a statement that writes.
     NodeLocal,
+    /// `RELEASE` and `ROLLBACK TO`.
+    Savepoint,
+    /// `VACUUM INTO`.
+    VacuumInto,
+    /// `load_extension()`.
+    Extension,
 }
 
-const REFUSALS: [Refusal; 12] = [
+const REFUSALS: [Refusal; 15] = [
     Refusal::None,
     Refusal::NeedsAutocommit,
     Refusal::Begin,
@@ -85,6 +91,9 @@ const REFUSALS: [Refusal; 12] = [
     Refusal::Function,
     Refusal::Optimize,
     Refusal::NodeLocal,
+    Refusal::Savepoint,
+    Refusal::VacuumInto,
+    Refusal::Extension,
 ];
 
 impl Refusal {
@@ -97,10 +106,15 @@ impl Refusal {
             ),
             Self::Commit => Some("cannot commit - no transaction is active"),
             Self::Rollback => Some("cannot rollback - no transaction is active"),
-            Self::Attach => Some("ATTACH and DETACH are not allowed"),
-            Self::Temporary => {
-                Some("temporary tables, views, triggers and indexes are not allowed")
-            }
+            Self::Savepoint => Some("no such savepoint"),
+            Self::Attach => Some(
+                "ATTACH and DETACH are not allowed, load the other database's tables with /db/load",
+            ),
+            Self::VacuumInto => Some("VACUUM INTO is not allowed, use /db/backup?vacuum"),
+            Self::Extension => Some("not authorized"),
+            Self::Temporary => Some(
+                "temporary tables, views, triggers and indexes are not allowed, use lasting ones",
+            ),
             Self::Pragma => Some("disallowed pragma"),
             Self::ReadOnly => Some(READ_ONLY_TEXT),
             Self::Optimize => Some("PRAGMA optimize is not allowed here"),
@@ -150,6 +164,7 @@ fn decide(prepare: PrepareContext, action: &AuthAction<'_>, database: Option<&st
         // VACUUM attaches an unnamed file, begins a transaction and so on. With a file name it is VACUUM
         // INTO.
         AuthAction::Attach { filename } if vacuum && filename.is_empty() => Allow,
+        AuthAction::Attach { .. } if vacuum => Refuse(Refusal::VacuumInto),
         AuthAction::Attach { .. } | AuthAction::Detach { .. } => Refuse(Refusal::Attach),
         // ATTACH or DETACH with a name that is an expression.
         AuthAction::Unknown {
@@ -160,10 +175,14 @@ fn decide(prepare: PrepareContext, action: &AuthAction<'_>, database: Option<&st
         AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } if mode == Mode::Script => {
             Allow
         }
+        AuthAction::Savepoint {
+            operation: TransactionOperation::Rollback | TransactionOperation::Release,
+            ..
+        } => Refuse(Refusal::Savepoint),
         AuthAction::Transaction { operation } | AuthAction::Savepoint { operation, .. } => {
             Refuse(match operation {
                 TransactionOperation::Begin => Refusal::Begin,
-                TransactionOperation::Rollback | TransactionOperation::Release => Refusal::Rollback,
+                TransactionOperation::Rollback => Refusal::Rollback,
                 _ => Refusal::Commit,
             })
         }
@@ -182,9 +201,12 @@ fn decide(prepare: PrepareContext, action: &AuthAction<'_>, database: Option<&st
             Refuse(Refusal::NodeLocal)
         }
         AuthAction::Function { function_name }
-            if function_name.eq_ignore_ascii_case("load_extension")
-                || (mode != Mode::Reader
-                    && function_name.eq_ignore_ascii_case("total_changes")) =>
+            if function_name.eq_ignore_ascii_case("load_extension") =>
+        {
+            Refuse(Refusal::Extension)
+        }
+        AuthAction::Function { function_name }
+            if mode != Mode::Reader && function_name.eq_ignore_ascii_case("total_changes") =>
         {
             Refuse(Refusal::Function)
         }

@@ -282,7 +282,11 @@ fn scripts() {
             "the script began a transaction without COMMIT",
             "2",
         ),
-        ("ATTACH 'x' AS x", "ATTACH and DETACH are not allowed", "2"),
+        (
+            "ATTACH 'x' AS x",
+            "ATTACH and DETACH are not allowed, load the other database's tables with /db/load",
+            "2",
+        ),
         ("PRAGMA journal_mode=delete", "disallowed pragma", "2"),
     ];
     for (script, expected, count) in cases {

@@ -39,11 +39,11 @@ fn reads_cannot_write() {
             "BEGIN",
             "BEGIN and SAVEPOINT are not allowed, use the transaction parameter of the request",
         ),
-        ("ATTACH 'x' AS x", "ATTACH and DETACH are not allowed"),
         (
-            "SELECT load_extension('x')",
-            "not authorized to use function: load_extension",
+            "ATTACH 'x' AS x",
+            "ATTACH and DETACH are not allowed, load the other database's tables with /db/load",
         ),
+        ("SELECT load_extension('x')", "not authorized"),
         ("SELECT x", "no such column: x"),
     ];
     for (text, expected) in cases {
