@@ -38,7 +38,9 @@ pub fn to_go_json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_jso
 /// An array, or whatever the value's own `Deserialize` refuses.
 pub fn from_named_fields<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, serde_json::Error> {
     if body.trim_ascii_start().starts_with(b"[") {
-        return Err(serde_json::Error::custom("an object is expected, not an array"));
+        return Err(serde_json::Error::custom(
+            "an object is expected, not an array",
+        ));
     }
     serde_json::from_slice(body)
 }

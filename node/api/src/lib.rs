@@ -16,6 +16,6 @@ pub mod status;
 
 pub use json::{from_named_fields, pretty_json, to_go_json};
 pub use nodes::{NodeInfo, NodesReply};
-pub use param::{BackupFormat, Level, ParamError, QueryParams};
+pub use param::{BackupFormat, Level, ParamError, QueryParams, unescape_path};
 pub use result::{Reply, ReplyWriter, Shape, write_reply};
 pub use statement::{ParseError, parse_statements};

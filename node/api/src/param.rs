@@ -359,12 +359,28 @@ fn read_integer(key: &'static str, value: Option<Cow<'_, str>>) -> Result<u64, P
     Ok(u64::try_from(number).unwrap_or(0))
 }
 
-/// Undoes the escapes of a form: `+` is a blank, `%41` is `A`. Bytes that are not UTF-8 become U+FFFD.
+/// Undoes the escapes of a path: `%41` is `A`. Bytes that are not UTF-8 become U+FFFD.
+///
+/// # Errors
+/// An escape without two hex digits.
+pub fn unescape_path(path: &str) -> Result<Cow<'_, str>, ParamError> {
+    if !path.contains('%') {
+        return Ok(Cow::Borrowed(path));
+    }
+    unescape_bytes(path.as_bytes(), b'+').map(Cow::Owned)
+}
+
+/// Undoes the escapes of a form: those of a path, and `+` is a blank.
 fn unescape(text: &str) -> Result<Cow<'_, str>, ParamError> {
     let bytes = text.as_bytes();
     if !bytes.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         return Ok(Cow::Borrowed(text));
     }
+    unescape_bytes(bytes, b' ').map(Cow::Owned)
+}
+
+/// `plus` is what a plus sign stands for.
+fn unescape_bytes(bytes: &[u8], plus: u8) -> Result<String, ParamError> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let [byte, after @ ..] = rest {
@@ -383,14 +399,14 @@ fn unescape(text: &str) -> Result<Cow<'_, str>, ParamError> {
                     String::from_utf8_lossy(&shown).into_owned(),
                 ));
             }
-            (b'+', _) => out.push(b' '),
+            (b'+', _) => out.push(plus),
             _ => out.push(*byte),
         }
     }
-    Ok(Cow::Owned(match String::from_utf8(out) {
+    Ok(match String::from_utf8(out) {
         Ok(text) => text,
         Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-    }))
+    })
 }
 
 /// The value of a byte known to be a hex digit.

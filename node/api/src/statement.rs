@@ -4,12 +4,16 @@
 //! recorded as a fault while the element is read to its end, and a syntax error in the same element takes
 //! precedence.
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::json;
+use literals::as_go_reads;
 use node_values::{Parameter, Statement, Value};
+
+mod literals;
 
 /// Why a body is not a list of statements. The texts are part of the contract.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +52,7 @@ pub fn parse_statements(body: &[u8]) -> Result<Vec<Statement>, ParseError> {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => String::from_utf8_lossy(body),
     };
+    let text = as_go_reads(text);
     let mut fault = None;
     let mut deserializer = serde_json::Deserializer::from_str(&text);
     let list = List {
@@ -255,6 +260,33 @@ fn skip_object<'de, A: MapAccess<'de>>(mut object: A) -> Result<(), A::Error> {
     Ok(())
 }
 
+/// Of several parameters of one name the last one counts, as in rqlite. SQLite is given the first one of a
+/// name, so that one takes its value here, before there is a log entry.
+fn last_of_a_name_counts(parameters: &mut [Parameter]) {
+    let named = parameters.iter().filter(|one| one.name.is_some()).count();
+    if named < 2 {
+        return;
+    }
+    let mut positions: HashMap<&str, (usize, usize)> = HashMap::with_capacity(named);
+    for (at, parameter) in parameters.iter().enumerate() {
+        if let Some(name) = &parameter.name {
+            positions.entry(name).or_insert((at, at)).1 = at;
+        }
+    }
+    if positions.len() == named {
+        return;
+    }
+    let repeated: Vec<_> = positions.into_values().collect();
+    for (first, last) in repeated {
+        let value = parameters
+            .get_mut(last)
+            .map(|one| std::mem::replace(&mut one.value, Value::Null));
+        if let (Some(parameter), Some(value)) = (parameters.get_mut(first), value) {
+            parameter.value = value;
+        }
+    }
+}
+
 /// One element of the outer array.
 struct Element<'f> {
     fault: &'f mut Option<ParseError>,
@@ -288,7 +320,9 @@ impl<'de> Place<'de> for Element<'_> {
             }))?
             .is_some()
         {}
-        Ok(Statement { sql, parameters })
+        let mut statement = Statement { sql, parameters };
+        last_of_a_name_counts(&mut statement.parameters);
+        Ok(statement)
     }
 
     fn object<A: MapAccess<'de>>(self, object: A) -> Result<Statement, A::Error> {

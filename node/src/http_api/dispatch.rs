@@ -1,12 +1,13 @@
 //! Dispatch: parameters, permission and method of a request, then its endpoint.
 use std::{
+    borrow::Cow,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Instant,
 };
 
-use hyper::{Method, StatusCode, http::request::Parts};
-use node_api::QueryParams;
+use hyper::{Method, StatusCode, Uri, http::request::Parts};
+use node_api::{QueryParams, unescape_path};
 
 use super::{
     archive, backup,
@@ -53,13 +54,13 @@ impl HttpState {
         }
         let params = QueryParams::parse(parts.uri.query().unwrap_or_default());
         let params = params.map_err(|error| refuse(Failure::Params(error), Content::Later))?;
-        let path = parts.uri.path();
-        if path.is_empty() || path == "/" {
+        let path = path_of(&parts.uri).map_err(|failure| refuse(failure, Content::Later))?;
+        if path == "/" {
             let console = replies.redirect(StatusCode::FOUND, console::PATH, &parts.method);
             return Err(Box::new(console));
         }
         let route =
-            route::resolve(path).ok_or_else(|| refuse(Failure::NotFound, Content::Later))?;
+            route::resolve(&path).ok_or_else(|| refuse(Failure::NotFound, Content::Later))?;
         let credentials = param::credentials(&parts.headers);
         if self.auth.enabled() {
             let from = LoginFrom::Address(client.map_or(NOWHERE, |client| client.ip()));
@@ -183,6 +184,15 @@ impl HttpState {
     }
 }
 
+/// The path without its escapes.
+fn path_of(uri: &Uri) -> Result<Cow<'_, str>, Failure> {
+    // A target such as `readyz` is a host's name.
+    if uri.path().is_empty() {
+        return Err(Failure::Target);
+    }
+    unescape_path(uri.path()).map_err(Failure::Params)
+}
+
 /// What the audit log says of a request before it is served. The path of an unknown endpoint may hold
 /// anything, so it is left out.
 fn audited(parts: &Parts, client: Option<SocketAddr>) -> Entry {
@@ -197,7 +207,8 @@ fn audited(parts: &Parts, client: Option<SocketAddr>) -> Entry {
         remote: client,
         ..Entry::default()
     };
-    if let Some(route) = route::resolve(parts.uri.path()) {
+    let path = path_of(&parts.uri).unwrap_or_default();
+    if let Some(route) = route::resolve(&path) {
         entry.action = route.path();
         entry.set_permissions(route.perms);
     }

@@ -10,6 +10,8 @@ use crate::{auth::Busy, store::check::run::CheckRefusal, store_types::StoreError
 pub(super) enum Failure {
     /// The query string is wrong.
     Params(ParamError),
+    /// The request's target is not a path.
+    Target,
     /// The body does not contain statements.
     Statements(ParseError),
     /// `/db/sql` without `q`.
@@ -70,8 +72,10 @@ pub(super) enum Failure {
     Machine(String),
 }
 
-/// The error of `/boot`, here and in the store, if the upload is not a database.
+/// The error of `/boot` and `/db/load`, here and in the store, if the upload is not a database.
 const INVALID_SQLITE: &str = "invalid SQLite data";
+/// The store's error if the upload is a script that not every node can run.
+const INVALID_SCRIPT: &str = "invalid SQL text";
 
 impl Failure {
     /// The status code and the text. Without a text the reply is empty.
@@ -98,6 +102,14 @@ impl Failure {
         )
     }
 
+    /// The rest of the body is not read, so the connection takes no further request.
+    pub(super) fn leaves_body(&self) -> bool {
+        matches!(
+            self,
+            Self::TooLarge | Self::Body(_) | Self::Stalled | Self::NoMemory
+        )
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Params(_) | Self::Statements(_) | Self::QueryMissing | Self::Body(_) => {
@@ -107,7 +119,12 @@ impl Failure {
             Self::Boot(error) if error.to_string().starts_with(INVALID_SQLITE) => {
                 StatusCode::BAD_REQUEST
             }
-            Self::RunningId | Self::CheckBody => StatusCode::BAD_REQUEST,
+            Self::RunningId | Self::CheckBody | Self::Target => StatusCode::BAD_REQUEST,
+            Self::Call(StoreError::Refused(text))
+                if text.starts_with(INVALID_SQLITE) || text.starts_with(INVALID_SCRIPT) =>
+            {
+                StatusCode::BAD_REQUEST
+            }
             Self::NotRunning | Self::Check(CheckRefusal::NotRunning) => StatusCode::NOT_FOUND,
             Self::Check(CheckRefusal::Busy(_)) => StatusCode::CONFLICT,
             Self::Check(CheckRefusal::Failed(_)) => StatusCode::SERVICE_UNAVAILABLE,
@@ -139,6 +156,7 @@ impl Failure {
             Self::Params(error) => error.to_string(),
             Self::Statements(error) => error.to_string(),
             Self::LeaderBody(error) => error.to_string(),
+            Self::Target => "the request's target does not begin with a slash".to_owned(),
             Self::RunningId => "the path ends with the id that /db/running shows".to_owned(),
             Self::CheckBody => {
                 r#"the body must be {"id":"…","limit_seconds":…} with an id of 1 to 128 bytes; the limit is optional"#
@@ -219,6 +237,8 @@ mod tests {
             (Failure::Boot(refused("not single-node")), 503, Some("not single-node")),
             (Failure::Boot(refused("invalid SQLite data: malformed")), 400, Some("invalid SQLite data: malformed")),
             (Failure::Boot(StoreError::NotLeader), 503, Some("not leader")),
+            (Failure::Call(refused("invalid SQLite data: malformed")), 400, Some("invalid SQLite data: malformed")),
+            (Failure::Call(refused("invalid SQL text: no UTF-8")), 400, Some("invalid SQL text: no UTF-8")),
             (Failure::Nodes(StoreError::NotOpen), 503, Some("store nodes: store not open")),
             (Failure::Call(StoreError::LeaderNotFound), 503, Some("leader not found")),
             (Failure::Call(StoreError::Unauthorized("remote load not authorized".to_owned(), )), 401, Some("remote load not authorized")),

@@ -12,8 +12,8 @@ use hyper::{
     body::{Body, Frame, SizeHint},
     header::{
         ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
-        ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HeaderName,
-        HeaderValue, InvalidHeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+        ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONNECTION, CONTENT_TYPE,
+        HeaderName, HeaderValue, InvalidHeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
         X_CONTENT_TYPE_OPTIONS,
     },
 };
@@ -256,6 +256,9 @@ impl Replies {
         let headers = response.headers_mut();
         if failure.is_temporary() {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if failure.leaves_body() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(mut text) = text {
             text.push('\n');

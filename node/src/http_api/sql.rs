@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Instant};
 
 use hyper::Method;
 use node_api::{parse_statements, to_go_json};
+use node_db::syntax_error;
 use serde::Serialize;
 
 use super::{
@@ -33,7 +34,11 @@ struct Analysis {
 #[derive(Serialize)]
 struct Analyzed {
     original: String,
-    rewritten: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rewritten: Option<String>,
+    /// SQLite's message, if the text is no statement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<f64>,
 }
@@ -56,10 +61,15 @@ pub(super) async fn handle(
     let analyze = |original: String| {
         let begun = Instant::now();
         let moment = Moment::now(!params.norwrandom, !params.norwtime);
-        let rewritten = preview(&original, &moment, &mut rand::random);
+        let error = syntax_error(&original);
+        let rewritten = match error {
+            Some(_) => None,
+            None => Some(preview(&original, &moment, &mut rand::random)),
+        };
         Analyzed {
             original,
             rewritten,
+            error,
             time: params.timings.then(|| begun.elapsed().as_secs_f64()),
         }
     };

@@ -94,11 +94,19 @@ pub enum Welcome {
     AcceptedAs(u16),
 }
 
+/// The frequent failure as rqlite words it.
+fn of_dial(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// Why a call to another node failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// Name resolution or connecting failed: nothing was sent.
-    #[error("dial tcp {address}: {source}")]
+    #[error("dial tcp {address}: {}", of_dial(.source))]
     Dial {
         /// Address as configured.
         address: String,

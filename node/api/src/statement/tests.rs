@@ -62,6 +62,30 @@ fn forms() {
             vec![statement("a", &[(None, Value::Integer(1))])],
         ),
         (
+            r#"[["a",{"n":1,"m":2,"n":3}]]"#,
+            vec![statement(
+                "a",
+                &[
+                    (Some("n"), Value::Integer(3)),
+                    (Some("m"), Value::Integer(2)),
+                    (Some("n"), Value::Null),
+                ],
+            )],
+        ),
+        (
+            r#"[["a",{"n":2},7,{"n":3},{"n":"x"}]]"#,
+            vec![statement(
+                "a",
+                &[
+                    (Some("n"), text("x")),
+                    (None, Value::Integer(7)),
+                    (Some("n"), Value::Integer(3)),
+                    (Some("n"), Value::Null),
+                ],
+            )],
+        ),
+        (r#"["\ud800x"]"#, vec![statement("\u{fffd}x", &[])]),
+        (
             r#"[["a",{"b":[1,2]}]]"#,
             vec![statement("a", &[(Some("b"), Value::Blob(vec![1, 2]))])],
         ),
@@ -76,6 +100,8 @@ fn values() {
     let cases = [
         ("1", Value::Integer(1)),
         ("-1", Value::Integer(-1)),
+        ("-0", Value::Integer(0)),
+        ("-0.0", Value::Real(-0.0)),
         ("9223372036854775807", Value::Integer(i64::MAX)),
         ("-9223372036854775808", Value::Integer(i64::MIN)),
         (
