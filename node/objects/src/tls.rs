@@ -27,6 +27,8 @@ pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(120);
 /// The file cannot be read, or has no valid certificate.
 pub(crate) fn client(ca_file: &str) -> Result<reqwest::Client, ConfigError> {
     let mut roots = RootCertStore::empty();
+    // Those of the file, one of which may be the server's own.
+    let mut given = Vec::new();
     if ca_file.is_empty() {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     } else {
@@ -34,17 +36,29 @@ pub(crate) fn client(ca_file: &str) -> Result<reqwest::Client, ConfigError> {
         let pem = std::fs::read(Path::new(ca_file)).map_err(|e| failed(e.to_string()))?;
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             let certificate = certificate.map_err(|_| failed("not a certificate in PEM".into()))?;
-            roots.add(certificate).map_err(|e| failed(e.to_string()))?;
+            roots
+                .add(certificate.clone())
+                .map_err(|e| failed(e.to_string()))?;
+            given.push(certificate);
         }
         if roots.is_empty() {
             return Err(failed("no certificate in PEM".into()));
         }
     }
-    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|e| ConfigError(e.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .map_err(|e| ConfigError(e.to_string()))?;
+    let tls = if given.is_empty() {
+        builder.with_root_certificates(roots).with_no_client_auth()
+    } else {
+        let verifier = node_trust::verifier_of_servers(roots, given, &provider)
+            .map_err(|e| ConfigError(format!("sub.ca_file: {ca_file}: {e}")))?;
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth()
+    };
     // No redirects: credentials and data are sent to the configured address only.
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)

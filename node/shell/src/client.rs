@@ -153,7 +153,7 @@ impl Client {
             .tls_config(tls::config(&options.tls)?)
             .build();
         Ok(Client {
-            agent: config.new_agent(),
+            agent: tls::agent(config, &options.tls)?,
             proxies: ProxyRules::read(|name| std::env::var(name).ok())
                 .map_err(anyhow::Error::msg)?,
             scheme: options.target.scheme,

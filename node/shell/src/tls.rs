@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use ureq::Agent;
+use ureq::config::Config;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+
+mod connector;
 
 /// TLS options of the command line.
 #[derive(Debug, Default)]
@@ -39,6 +43,24 @@ pub(crate) fn config(files: &TlsFiles) -> Result<TlsConfig> {
         .build())
 }
 
+/// The agent with these settings, whose [`config`] has been read from the same files.
+pub(crate) fn agent(settings: Config, files: &TlsFiles) -> Result<Agent> {
+    let Some(path) = files.ca_cert.as_deref().filter(|_| !files.insecure) else {
+        return Ok(settings.new_agent());
+    };
+    let given = certificates(path)?;
+    let given = given
+        .iter()
+        .map(|one| CertificateDer::from(one.der().to_vec()));
+    let pair = match (&files.client_cert, &files.client_key) {
+        (Some(cert), Some(key)) => Some(pair(cert, key)?),
+        _ => None,
+    };
+    let config =
+        connector::client(given.collect(), pair).with_context(|| path.display().to_string())?;
+    Ok(connector::agent(settings, config))
+}
+
 fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
     let mut found = Vec::new();
     for item in parse_pem(&read(path)?) {
@@ -55,21 +77,29 @@ fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
 }
 
 fn client_certificate(cert: &Path, key: &Path) -> Result<ClientCert> {
-    let chain = certificates(cert)?;
-    let pem = read(key)?;
-    let no_key = |error: &dyn std::fmt::Display| {
-        anyhow!("{}: no usable private key: {error}", key.display())
-    };
-    let private = PrivateKey::from_pem(&pem).map_err(|error| no_key(&error))?;
     // ureq does not check that the pair matches, and panics later if it does not.
-    let der = chain
+    pair(cert, key)?;
+    let private = PrivateKey::from_pem(&read(key)?).map_err(|error| no_key(key, &error))?;
+    Ok(ClientCert::new_with_certs(&certificates(cert)?, private))
+}
+
+/// A client certificate and its key, which belong together.
+fn pair(cert: &Path, key: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let chain = certificates(cert)?;
+    let chain: Vec<_> = chain
         .iter()
-        .map(|c| CertificateDer::from(c.der().to_vec()))
+        .map(|one| CertificateDer::from(one.der().to_vec()))
         .collect();
-    let der_key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| no_key(&error))?;
-    rustls::sign::CertifiedKey::from_der(der, der_key, &rustls::crypto::ring::default_provider())
+    let private =
+        PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| no_key(key, &error))?;
+    let provider = rustls::crypto::ring::default_provider();
+    rustls::sign::CertifiedKey::from_der(chain.clone(), private.clone_key(), &provider)
         .with_context(|| format!("{} is not the key of {}", key.display(), cert.display()))?;
-    Ok(ClientCert::new_with_certs(&chain, private))
+    Ok((chain, private))
+}
+
+fn no_key(path: &Path, error: &dyn std::fmt::Display) -> anyhow::Error {
+    anyhow!("{}: no usable private key: {error}", path.display())
 }
 
 /// Says what a failed handshake means, and what to change.

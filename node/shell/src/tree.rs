@@ -62,6 +62,11 @@ fn scalar_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Object(_) => "{}".to_owned(),
+        // As the node has written it: without an exponent within these bounds.
+        Value::Number(number) => match number.as_f64() {
+            Some(x) if number.is_f64() && (1e-6..1e21).contains(&x.abs()) => x.to_string(),
+            _ => number.to_string(),
+        },
         other => other.to_string(),
     }
 }
@@ -97,6 +102,10 @@ mod tests {
     fn scalars_stand_alone() {
         check(r#""v1""#, "v1\n");
         check("12", "12\n");
+        check(
+            r#"{"a":0.000009704,"b":1.5e-7,"c":-0.25,"d":18446744073709551615}"#,
+            "a: 0.000009704\nb: 1.5e-7\nc: -0.25\nd: 18446744073709551615\n",
+        );
         check("{}", "");
     }
 }

@@ -9,6 +9,8 @@
 mod files;
 #[path = "session/reach.rs"]
 mod reach;
+#[path = "session/secure.rs"]
+mod secure;
 #[path = "session/server.rs"]
 mod server;
 
@@ -115,7 +117,7 @@ fn a_line_that_is_no_text_fails_alone() {
     let (printed, asked) = session(vec![ok(WRITE), ok(WRITE)], input);
     assert_eq!(
         printed,
-        "> 2 rows affected\n> ERR! the line is not UTF-8 (byte 9) and is not run\n> 2 rows affected\n> "
+        "2 rows affected\n> ERR! the line is not UTF-8 (byte 9) and is not run\n> 2 rows affected\n> "
     );
     assert_eq!(asked[1].body, r#"["INSERT 3"]"#);
     // Reported as any other failure.

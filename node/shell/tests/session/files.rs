@@ -116,7 +116,11 @@ Database restored successfully.
 fn read_and_output_use_files() {
     let dir = tempfile::tempdir().unwrap();
     let (script, sink) = (dir.path().join("s.sql"), dir.path().join("out.csv"));
-    std::fs::write(&script, b"-- a comment\n\nSELECT 1\nbad\xff\n  DELETE FROM x\n").unwrap();
+    std::fs::write(
+        &script,
+        b"-- a comment\n\nSELECT 1\nbad\xff\n  DELETE FROM x\n",
+    )
+    .unwrap();
     let (printed, asked) = session(
         vec![ok(ROWS), ok(WRITE), ok(WRITE)],
         &format!(
@@ -129,7 +133,7 @@ fn read_and_output_use_files() {
     assert_eq!(
         printed,
         format!(
-            "> > > ERR! {script}, line 4: the line is not UTF-8 (byte 4) and is not run\n\
+            "> > ERR! {script}, line 4: the line is not UTF-8 (byte 4) and is not run\n\
              > > 2 rows affected\n> ERR! /nowhere: No such file or directory (os error 2)\n> "
         )
     );
