@@ -7,6 +7,7 @@ use std::{
     net::TcpStream,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use e2e::{
     authority::{Authority, Issued, Leaf, client_config},
+    binary,
     client::{Client, Failure},
     cluster::{SETTLE_LIMIT, check_no_panic},
     ports,
@@ -281,6 +283,39 @@ fn certificates_of_clients() -> Result<()> {
         "it has expired",
     ] {
         ensure!(log.contains(text), "the log does not say {text:?}:\n{log}");
+    }
+    Ok(())
+}
+
+/// `rqlited backup` of a node that asks clients for a certificate, as the pods of backups run it.
+#[test]
+fn a_backup_shows_its_certificate() -> Result<()> {
+    let mut secured = Secured::new(&["-http-verify-client"])?;
+    let own = secured.authority.issue(&Leaf::new("rqlite-backup", &[]))?;
+    let config = client_config(secured.authority.pem(), Some(&own))?;
+    secured.node.https = Some((config, "localhost".into()));
+    secured.node.start_and_ready()?;
+    let folder = TempDir::new()?;
+    let pair = own.write(folder.path(), "own")?;
+    let store = folder.path().join("store.json");
+    let target = serde_json::json!({"version": 1, "type": "file",
+        "sub": {"dir": folder.path(), "name": "copy.sqlite.gz"}});
+    fs::write(&store, target.to_string())?;
+    for shows in [false, true] {
+        let mut command = Command::new(binary::rqlited()?);
+        command.arg("backup").arg("-config").arg(&store);
+        command.arg(format!("-url=https://{}", secured.node.http));
+        let authority = secured.folder.path().join("ca.crt");
+        command.arg("-ca-file").arg(authority);
+        if shows {
+            command.arg("-cert-file").arg(&pair.cert);
+            command.arg("-key-file").arg(&pair.key);
+        }
+        let output = command.output().context("rqlited backup")?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success() == shows, "shows {shows}: {said}");
+        let copy = folder.path().join("copy.sqlite.gz");
+        ensure!(copy.exists() == shows, "shows {shows}: {said}");
     }
     Ok(())
 }

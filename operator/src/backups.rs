@@ -3,6 +3,7 @@
 //! I/O; `carry_out`, `drilling` and `scheduling` read objects and carry decisions out; the controllers run
 //! them.
 pub mod backup;
+pub mod base;
 pub mod carry_out;
 pub mod controller;
 pub mod cron;

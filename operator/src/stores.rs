@@ -125,23 +125,30 @@ impl Access {
 
     /// Mounts one key of a Secret as a file; returns its path.
     pub fn file(&mut self, volume: &str, from: &KeySelector, file: &str) -> String {
+        let folder = self.files(volume, &from.name, &[(&from.key, file)]);
+        format!("{folder}/{file}")
+    }
+
+    /// Mounts keys of a Secret as files, all of the same version of it; returns their folder.
+    pub fn files(&mut self, volume: &str, secret: &str, keys: &[(&str, &str)]) -> String {
         let folder = format!("/etc/rqlite/{volume}");
+        let items = keys.iter().map(|(key, file)| KeyToPath {
+            key: (*key).to_owned(),
+            path: (*file).to_owned(),
+            mode: None,
+        });
         self.volumes.push(Volume {
             name: format!("rqlite-{volume}"),
             secret: Some(SecretVolumeSource {
-                secret_name: Some(from.name.clone()),
+                secret_name: Some(secret.to_owned()),
                 default_mode: Some(SECRET_MODE),
-                items: Some(vec![KeyToPath {
-                    key: from.key.clone(),
-                    path: file.to_owned(),
-                    mode: None,
-                }]),
+                items: Some(items.collect()),
                 ..SecretVolumeSource::default()
             }),
             ..Volume::default()
         });
         self.mount(volume, &folder, true);
-        format!("{folder}/{file}")
+        folder
     }
 
     /// Mounts an annotation of the pod as a file, so that the configuration changes only with the pod

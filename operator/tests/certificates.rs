@@ -19,7 +19,7 @@ use rqlite_operator::{
         action::Decision,
         deciders::tls,
         facts::{
-            certificates::{AUTHORITIES, check, read_all, read_pair},
+            certificates::{AUTHORITIES, check, check_client, read_all, read_pair},
             secrets::{ObservedSecret, SecretBytes, SecretOwner},
             view::View,
         },
@@ -37,6 +37,8 @@ const GIVEN: [&str; 2] = ["given-a", "given-b"];
 
 struct World {
     now: i64,
+    /// Is it about the certificate for clients, of whom nodes ask one too? Else about that between nodes.
+    clients: bool,
     tls: Option<TlsStatus>,
     source: Option<CertificateSource>,
     request: Option<String>,
@@ -87,7 +89,10 @@ fn foreign(at: i64) -> BTreeMap<String, SecretBytes> {
     let leaf = Recipe::Leaf {
         authority: "ca".to_owned(),
         common_name: "corporate".to_owned(),
-        names: vec!["*.demo-headless.shop.svc.cluster.local".to_owned()],
+        names: vec![
+            "*.demo-headless.shop.svc.cluster.local".to_owned(),
+            "demo-client.shop.svc".to_owned(),
+        ],
         trusted: Vec::new(),
         at,
     };
@@ -97,7 +102,11 @@ fn foreign(at: i64) -> BTreeMap<String, SecretBytes> {
 impl World {
     fn observation(&self) -> Observation {
         let at = |second: i64| Time(Timestamp::from_second(second).unwrap());
-        let node_flags = json!({"nodes": "Require", "clients": "Plain", "checksName": false});
+        let (side, nodes, clients) = match self.clients {
+            false => ("node_tls", "Require", "Plain"),
+            true => ("http_tls", "Plain", "Require"),
+        };
+        let node_flags = json!({"nodes": nodes, "clients": clients, "checksName": false});
         let pods: Vec<_> = PODS
             .iter()
             .map(|name| json!({"name": name, "uid": name, "pool": "voter", "ready": true, "machine": "m1", "tls": node_flags}))
@@ -106,13 +115,21 @@ impl World {
         for name in PODS {
             let pair = read_pair(&self.loaded[name]).unwrap();
             let trusted: Vec<_> = pair.trusted.iter().map(|ca| &ca.sha256).collect();
-            nodes.insert(name.to_owned(), json!({"kind": "ok", "raftId": format!("{name}#1"),
-                "security": {"node_tls": {"leaf_sha256": pair.leaf.sha256, "trusted_sha256": trusted}}}));
+            nodes.insert(
+                name.to_owned(),
+                json!({"kind": "ok", "raftId": format!("{name}#1"),
+                "security": {side: {"leaf_sha256": pair.leaf.sha256, "trusted_sha256": trusted}}}),
+            );
         }
         let mut spec =
             json!({"tls": {"nodes": {"mode": "Required"}, "clients": {"mode": "Disabled"}}});
+        if self.clients {
+            spec = json!({"tls": {"nodes": {"mode": "Disabled"},
+                "clients": {"mode": "Required", "requireClientCertificate": true}}});
+        }
         if let Some(source) = &self.source {
-            spec["tls"]["nodes"]["certificate"] = json!(source);
+            let side = if self.clients { "clients" } else { "nodes" };
+            spec["tls"][side]["certificate"] = json!(source);
         }
         let mut annotations = serde_json::Map::new();
         if let Some(request) = &self.request {
@@ -159,7 +176,11 @@ impl World {
     }
 
     fn mounted(&self) -> Option<&ObservedSecret> {
-        self.secrets.get("demo-rqlite-node-tls")
+        let name = match self.clients {
+            false => names::node_tls_secret("demo"),
+            true => names::http_tls_secret("demo"),
+        };
+        self.secrets.get(&name)
     }
 
     fn load(&mut self, name: &str) {
@@ -281,6 +302,7 @@ fn walk(seed: u64) -> Result<usize, String> {
     tls.nodes.stage = TlsStage::Require;
     let mut world = World {
         now: START,
+        clients: false,
         tls: Some(tls),
         source: None,
         request: None,
@@ -379,4 +401,74 @@ fn every_node_accepts_every_other_one_through_all_exchanges() {
         exchanged as u64 > runs * 3,
         "a walk in which nothing happens proves nothing"
     );
+}
+
+/// What backups show to nodes that ask clients for a certificate: accepted wherever theirs is from, renewed
+/// with its authority, and of use to clients only.
+#[test]
+fn nodes_accept_the_certificate_of_backups() {
+    let mut tls = TlsStatus::default();
+    tls.clients.mode = TlsMode::Required;
+    tls.clients.stage = TlsStage::Require;
+    let mut world = World {
+        now: START,
+        clients: true,
+        tls: Some(tls),
+        source: None,
+        request: None,
+        secrets: BTreeMap::new(),
+        loaded: BTreeMap::new(),
+        quiet: 0,
+        made: 0,
+    };
+    for name in PODS {
+        let first = secret(foreign(START), SecretOwner::Ours);
+        world.loaded.insert(name.to_owned(), first);
+    }
+    let other = SecretOwner::Other {
+        owner: None,
+        former: false,
+    };
+    let given = secret(foreign(START), other);
+    world.secrets.insert(GIVEN[0].to_owned(), given);
+    let mut leaves = std::collections::BTreeSet::new();
+    let source = Some(CertificateSource {
+        secret_name: Some(GIVEN[0].to_owned()),
+        issuer_ref: None,
+    });
+    let stages: [(&str, &dyn Fn(&mut World)); 5] = [
+        ("a new cluster", &|_| {}),
+        ("a given certificate", &|world| {
+            world.source.clone_from(&source);
+        }),
+        ("a new authority is asked for", &|world| {
+            world.request = Some("authority 1".to_owned());
+        }),
+        ("the authority is lost", &|world| {
+            let name = names::authority_secret("demo");
+            world.secrets.remove(&name);
+        }),
+        ("months pass", &|world| world.now += 80 * DAY),
+    ];
+    for (what, change) in stages {
+        change(&mut world);
+        for _ in 0..12 {
+            world.reconcile();
+            PODS.iter().for_each(|pod| world.load(pod));
+            world.now += 30;
+        }
+        let shown = read_pair(&world.secrets[&names::backup_tls_secret("demo")]).unwrap();
+        let now = Time(Timestamp::from_second(world.now).unwrap());
+        for (node, files) in &world.loaded {
+            let trusted = read_pair(files).unwrap().trusted;
+            let verdict = check_client(&shown, &trusted, &now);
+            assert_eq!(verdict, Ok(()), "{what}: {node}");
+            let as_server = check(&shown, &trusted, &[], false, &now);
+            assert!(as_server.is_err(), "{what}: it is a server's");
+        }
+        let kept = leaves.contains(&shown.leaf.sha256);
+        let is_same = what == "a given certificate";
+        assert_eq!(kept, is_same, "{what}");
+        leaves.insert(shown.leaf.sha256);
+    }
 }

@@ -69,7 +69,6 @@ fn is_as_it_should_be(place: &Simulated, backup: &Value) -> Result<()> {
     for (label, value) in [
         ("rqlite.dev/backup", "one"),
         ("app.kubernetes.io/managed-by", "rqlite-operator"),
-        ("team", "shop"),
     ] {
         for object in [&made["spec"]["template"], &pod] {
             let labels = &object["metadata"]["labels"];
@@ -78,7 +77,12 @@ fn is_as_it_should_be(place: &Simulated, backup: &Value) -> Result<()> {
     }
     // No Service of the cluster may select it, nor is it counted as a node's.
     let labels = &pod["metadata"]["labels"];
-    for label in ["rqlite.dev/cluster", "rqlite.dev/pool", "rqlite.dev/owner"] {
+    for label in [
+        "team",
+        "rqlite.dev/cluster",
+        "rqlite.dev/pool",
+        "rqlite.dev/owner",
+    ] {
         ensure!(labels[label].is_null(), "{label}: {labels}");
     }
     let nodes = place.pods("shop")?;

@@ -1,5 +1,8 @@
 //! `RqliteBackup`: one backup of a cluster, made once, and the record of what came of it.
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::{
+    api::core::v1::{PodSpec, ResourceRequirements},
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +11,7 @@ use crate::{
     lineage::Lineage,
     open::open_enum,
     scalar::{ByteSize, Span},
+    status::AnyObject,
     store::{ObjectName, StoreTarget},
 };
 
@@ -55,7 +59,7 @@ use crate::{
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.clusterRef == oldSelf.clusterRef && self.compress == oldSelf.compress && self.vacuum == oldSelf.vacuum && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target) && has(self.timeout) == has(oldSelf.timeout) && (!has(self.timeout) || self.timeout == oldSelf.timeout) && has(self.retries) == has(oldSelf.retries) && (!has(self.retries) || self.retries == oldSelf.retries) && has(self.scratchLimit) == has(oldSelf.scratchLimit) && (!has(self.scratchLimit) || self.scratchLimit == oldSelf.scratchLimit) && has(self.serviceAccountName) == has(oldSelf.serviceAccountName) && (!has(self.serviceAccountName) || self.serviceAccountName == oldSelf.serviceAccountName) && (!has(self.deletionPolicy) || self.deletionPolicy == 'Retain' || (has(oldSelf.deletionPolicy) && self.deletionPolicy == oldSelf.deletionPolicy))").message("a backup cannot be changed, except for deletionPolicy to Retain: create another RqliteBackup")
+    validation = Rule::new("self.clusterRef == oldSelf.clusterRef && self.compress == oldSelf.compress && self.vacuum == oldSelf.vacuum && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target) && has(self.timeout) == has(oldSelf.timeout) && (!has(self.timeout) || self.timeout == oldSelf.timeout) && has(self.retries) == has(oldSelf.retries) && (!has(self.retries) || self.retries == oldSelf.retries) && has(self.scratchLimit) == has(oldSelf.scratchLimit) && (!has(self.scratchLimit) || self.scratchLimit == oldSelf.scratchLimit) && has(self.serviceAccountName) == has(oldSelf.serviceAccountName) && (!has(self.serviceAccountName) || self.serviceAccountName == oldSelf.serviceAccountName) && has(self.resources) == has(oldSelf.resources) && (!has(self.resources) || self.resources == oldSelf.resources) && (!has(self.deletionPolicy) || self.deletionPolicy == 'Retain' || (has(oldSelf.deletionPolicy) && self.deletionPolicy == oldSelf.deletionPolicy))").message("a backup cannot be changed, except for deletionPolicy to Retain: create another RqliteBackup")
 )]
 pub struct RqliteBackupSpec {
     /// The cluster, in the same namespace.
@@ -95,7 +99,13 @@ pub struct BackupOptions {
     /// the machine's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch_limit: Option<ByteSize>,
-    /// ServiceAccount of the backup's pod, for workload identity. Defaults to that of the cluster's pods.
+    /// CPU and memory of the backup's pod, and of the one that deletes the file. Defaults to requests of 100m
+    /// and 128Mi and no limits. Where a quota asks for limits, set them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// ServiceAccount of the backup's pod, for workload identity. Defaults to that of the cluster's pods. The
+    /// one that the operator makes for a cluster goes with it: name another one where files are deleted from
+    /// the store after their cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,
@@ -179,6 +189,11 @@ pub struct RqliteBackupStatus {
     /// nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<StoreTarget>,
+    /// What this backup's pods have of the cluster's, as in a pod: image, pull secrets, scheduling, variables,
+    /// volumes. The file may have to be deleted when the cluster is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<AnyObject>")]
+    pub pod: Option<Box<PodSpec>>,
     /// Name of the file below the target's prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,

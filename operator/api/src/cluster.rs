@@ -163,7 +163,7 @@ pub struct RqliteClusterSpec {
     pub service_mesh: Option<ServiceMesh>,
 
     /// An existing ServiceAccount for the pods. By default, the operator creates one without any permissions.
-    /// Its token is never mounted.
+    /// The operator mounts no token of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub service_account_name: Option<String>,

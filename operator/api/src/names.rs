@@ -169,6 +169,11 @@ pub fn backup_secret(cluster: &str) -> String {
     format!("{}-backup", auxiliary(cluster))
 }
 
+/// Name of the Secret with the certificate that backups' pods show, where nodes ask clients for one.
+pub fn backup_tls_secret(cluster: &str) -> String {
+    format!("{}-backup-tls", auxiliary(cluster))
+}
+
 /// Name of the Secret by which applications connect as this user.
 pub fn connection_secret(cluster: &str, user: &str) -> String {
     format!("{cluster}-{user}")

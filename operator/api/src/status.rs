@@ -23,6 +23,7 @@ pub use authentication::{
 pub use member::{DiskSummary, Member, MemberState, ParkedSummary, Pool, Role};
 pub use network::{DefaultClients, NetworkDefaults};
 pub use tls::{CertificateSummary, TlsMode, TlsSide, TlsStage, TlsStatus};
+pub(crate) use update::AnyObject;
 pub use update::{ProposedPlan, ResolvedImage, RolledBack, Target, TemplateInputs};
 
 /// Condition: a quorum follows the leader, as many voters as the spec asks for take part, as many read

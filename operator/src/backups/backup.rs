@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 pub use self::deletion::is_let_go;
 use super::{
+    base,
     job::{self, Reach},
     job_seen::{JobRef, JobSeen},
 };
@@ -231,6 +232,7 @@ fn begin(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
         cluster_id: of_cluster.cluster_id,
         lineage: of_cluster.lineage,
         job: Some(job::name(&seen.backup.name_any())),
+        pod: Some(Box::new(base::lasting(cluster, seen.assigns_users))),
         uri: Some(format!("{}/{object}", target.uri())),
         target: Some(target),
         object: Some(object),
@@ -289,8 +291,17 @@ fn reach(cluster: &RqliteCluster, domain: &str) -> Reach {
             port.unwrap_or(names::HTTP_PORT)
         ),
         authority: is_tls.then(|| names::http_tls_secret(&name)),
+        certificate: (is_tls && asks_certificates(cluster))
+            .then(|| names::backup_tls_secret(&name)),
         login: asks.then(|| names::backup_secret(&name)),
     }
+}
+
+/// Do the nodes ask clients for a certificate?
+fn asks_certificates(cluster: &RqliteCluster) -> bool {
+    let tls = cluster.spec.tls.as_ref();
+    let clients = tls.and_then(|tls| tls.clients.as_ref());
+    clients.is_some_and(|clients| clients.require_client_certificate)
 }
 
 /// Once the Job is recorded: creates it, or reports its progress or its end.
@@ -363,14 +374,8 @@ fn create(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
         return record(failed(status.clone(), &seen.now, text.to_owned()));
     };
     let reach = reach(cluster, seen.domain);
-    let job = job::backup(
-        seen.backup,
-        cluster,
-        target,
-        object,
-        &reach,
-        seen.assigns_users,
-    );
+    let base = base::of(cluster, seen.assigns_users);
+    let job = job::backup(seen.backup, (cluster, base), target, object, &reach);
     Step::Create(Box::new(job))
 }
 

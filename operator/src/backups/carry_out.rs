@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{
     backup::{self, FINALIZER, Seen, Step},
+    base,
     job::{self, BACKUP_LABEL},
     job_secrets,
     job_seen::{self, JobRef, Which},
@@ -164,9 +165,8 @@ async fn is_refused_by_its_end(context: &Context, backup: &RqliteBackup) -> bool
         return false;
     };
     let operator = &context.environment.operator;
-    let assigns_users = operator.platform.assigns_users;
-    let image = &operator.node_image;
-    let job = job::deletion(backup, None, image, target, object, assigns_users);
+    let base = base::unknown(operator.platform.assigns_users);
+    let job = job::deletion(backup, (None, base), &operator.node_image, target, object);
     let namespace = backup.namespace().unwrap_or_default();
     let api: Api<Job> = Api::namespaced(context.client.clone(), &namespace);
     let dry_run = PostParams {

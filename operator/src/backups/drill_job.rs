@@ -8,7 +8,7 @@ use operator_api::{
     cluster::{Archive, Drill, KeySelector},
 };
 
-use super::pod;
+use super::{base, pod};
 use crate::stores::access;
 
 /// Default time limit of a drill, in seconds.
@@ -63,14 +63,15 @@ pub fn drill(cluster: &RqliteCluster, archive: &Archive, name: &str, assigns_use
             label: DRILL_LABEL,
             seconds: limit(drill),
             retries: RETRIES,
+            cluster: Some(cluster),
             pod: pod::Parts {
-                cluster: Some(cluster),
+                base: base::of(cluster, assigns_users),
                 container: CONTAINER,
                 args,
                 store,
                 account: None,
+                resources: drill.and_then(|drill| drill.resources.clone()),
                 scratch: (scratch(cluster, drill), SCRATCH),
-                assigns_users,
             },
         },
     )

@@ -1,6 +1,6 @@
 //! The Jobs of backups: one makes a backup, another deletes its file. Their pods run the node's image under
 //! the restricted Pod Security Standard, without a ServiceAccount token.
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::{batch::v1::Job, core::v1::PodSpec};
 use kube::ResourceExt as _;
 use operator_api::{
     RqliteBackup, RqliteCluster, backup::BackupOptions, cluster::KeySelector, store::StoreTarget,
@@ -9,7 +9,10 @@ use serde_json::json;
 
 use super::pod;
 use crate::{
-    cluster::facts::authentication::BACKUP_USER,
+    cluster::facts::{
+        authentication::BACKUP_USER,
+        certificates::{CERTIFICATE, KEY},
+    },
     stores::{Access, access},
 };
 
@@ -56,18 +59,19 @@ pub struct Reach {
     pub url: String,
     /// The Secret with the certificates of the authorities (`ca.crt`), if the nodes use TLS.
     pub authority: Option<String>,
+    /// The Secret with a client certificate (`tls.crt`, `tls.key`), if nodes require one.
+    pub certificate: Option<String>,
     /// The Secret with the `password` of the user for backups, if the nodes require users.
     pub login: Option<String>,
 }
 
-/// The Job that makes a backup.
+/// The Job that makes a backup, with what it has of its cluster's pods.
 pub fn backup(
     backup: &RqliteBackup,
-    cluster: &RqliteCluster,
+    (cluster, base): (&RqliteCluster, PodSpec),
     target: &StoreTarget,
     object: &str,
     reach: &Reach,
-    assigns_users: bool,
 ) -> Job {
     let how = &backup.spec.how;
     let mut store = access(target, object, "backup");
@@ -81,6 +85,12 @@ pub fn backup(
         let path = store.file("backup-ca", &key(authority, "ca.crt"), "ca.crt");
         args.push(format!("-ca-file={path}"));
     }
+    if let Some(secret) = &reach.certificate {
+        let keys = [CERTIFICATE, KEY];
+        let folder = store.files("backup-certificate", secret, &keys.map(|key| (key, key)));
+        args.push(format!("-cert-file={folder}/{CERTIFICATE}"));
+        args.push(format!("-key-file={folder}/{KEY}"));
+    }
     if let Some(login) = &reach.login {
         let password = store.file("backup-password", &key(login, "password"), "password");
         args.push(format!("-user={BACKUP_USER}"));
@@ -88,15 +98,8 @@ pub fn backup(
     }
     args.push("-scratch-dir=/tmp".to_owned());
     let limits = (limit(how), how.retries.unwrap_or(BACKUP_RETRIES));
-    job(
-        backup,
-        Some(cluster),
-        name(&backup.name_any()),
-        args,
-        store,
-        limits,
-        assigns_users,
-    )
+    let name = name(&backup.name_any());
+    job(backup, (Some(cluster), base), name, args, store, limits)
 }
 
 /// How long a backup may take, in seconds.
@@ -106,20 +109,19 @@ pub fn limit(how: &BackupOptions) -> i64 {
     seconds.unwrap_or(BACKUP_SECONDS).max(1)
 }
 
-/// The Job that deletes the file of a backup. The cluster may be gone.
+/// The Job that deletes the file of a backup. The cluster may be gone. `image`: if nothing else says.
 pub fn deletion(
     backup: &RqliteBackup,
-    cluster: Option<&RqliteCluster>,
+    of: (Option<&RqliteCluster>, PodSpec),
     image: &str,
     target: &StoreTarget,
     object: &str,
-    assigns_users: bool,
 ) -> Job {
     let store = access(target, object, "backup");
     let args = vec!["backup".to_owned(), "-delete".to_owned()];
     let limits = (DELETION_SECONDS, DELETION_RETRIES);
     let name = deletion_name(&backup.name_any());
-    let mut job = job(backup, cluster, name, args, store, limits, assigns_users);
+    let mut job = job(backup, of, name, args, store, limits);
     let pod = job
         .spec
         .as_mut()
@@ -142,12 +144,11 @@ fn key(secret: &str, key: &str) -> KeySelector {
 /// A Job with one container. The store's configuration is an annotation of the pod, mounted as a file.
 fn job(
     backup: &RqliteBackup,
-    cluster: Option<&RqliteCluster>,
+    (cluster, base): (Option<&RqliteCluster>, PodSpec),
     name: String,
     mut args: Vec<String>,
     mut store: Access,
     (seconds, retries): (i64, i32),
-    assigns_users: bool,
 ) -> Job {
     let config = store.annotation("backup-config", pod::CONFIG, "config.json");
     args.push(format!("-config={config}"));
@@ -161,18 +162,19 @@ fn job(
             label: BACKUP_LABEL,
             seconds,
             retries,
+            cluster,
             pod: pod::Parts {
-                cluster,
+                base,
                 container: CONTAINER,
                 args,
                 store,
                 account: how.service_account_name.clone(),
+                resources: how.resources.clone(),
                 // The copy is checked here before it is sent.
                 scratch: (
                     pod::on_the_machine("tmp", how.scratch_limit.as_ref()),
                     "/tmp",
                 ),
-                assigns_users,
             },
         },
     )

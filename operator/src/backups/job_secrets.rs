@@ -22,12 +22,14 @@ fn needs(pod: &PodSpec) -> Needs {
     };
     for env in pod.containers.iter().flat_map(|c| c.env.iter().flatten()) {
         let from = env.value_from.as_ref();
-        if let Some(selected) = from.and_then(|from| from.secret_key_ref.as_ref()) {
+        let selected = from.and_then(|from| from.secret_key_ref.as_ref());
+        if let Some(selected) = selected.filter(|one| one.optional != Some(true)) {
             add(&selected.name, &selected.key);
         }
     }
     let volumes = pod.volumes.iter().flatten();
-    for secret in volumes.filter_map(|volume| volume.secret.as_ref()) {
+    let secrets = volumes.filter_map(|volume| volume.secret.as_ref());
+    for secret in secrets.filter(|secret| secret.optional != Some(true)) {
         let name = secret.secret_name.as_deref().unwrap_or_default();
         for item in secret.items.iter().flatten() {
             add(name, &item.key);
@@ -93,7 +95,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::{backups::pod, stores::access};
+    use crate::{
+        backups::{base, pod},
+        stores::access,
+    };
 
     #[test]
     fn variables_and_files_are_named_by_their_keys() {
@@ -114,13 +119,13 @@ mod tests {
         };
         store.file("archive-key", &key, "keys");
         let pod = pod::spec(pod::Parts {
-            cluster: None,
+            base: base::unknown(false),
             container: "backup",
             args: Vec::new(),
             store,
             account: None,
+            resources: None,
             scratch: (pod::on_the_machine("tmp", None), "/tmp"),
-            assigns_users: false,
         });
         let set = |keys: &[&str]| -> BTreeSet<String> {
             keys.iter().map(|key| (*key).to_owned()).collect()

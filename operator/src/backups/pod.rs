@@ -6,19 +6,19 @@ use k8s_openapi::{
     api::{
         batch::v1::{Job, JobSpec},
         core::v1::{
-            Capabilities, Container, EmptyDirVolumeSource, EphemeralVolumeSource,
-            LocalObjectReference, PersistentVolumeClaimSpec, PersistentVolumeClaimTemplate,
-            PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
+            EmptyDirVolumeSource, EphemeralVolumeSource, PersistentVolumeClaimSpec,
+            PersistentVolumeClaimTemplate, PodSpec, PodTemplateSpec, ResourceRequirements,
             SecurityContext, Volume, VolumeMount, VolumeResourceRequirements,
         },
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 use kube::{Resource, ResourceExt as _};
-use operator_api::{ByteSize, RqliteCluster, names};
+use operator_api::{ByteSize, RqliteCluster, cluster::ServiceMesh, names};
 use serde_json::Value;
 
-use crate::stores::Access;
+use super::base;
+use crate::{cluster::facts::pod_parts, stores::Access};
 
 /// Annotation of the pods with the store's configuration, which is mounted as a file.
 pub const CONFIG: &str = concat!(operator_api::group!(), "/config");
@@ -26,14 +26,16 @@ pub const CONFIG: &str = concat!(operator_api::group!(), "/config");
 /// down for a while.
 const KEPT_SECONDS: i32 = 24 * 3600;
 
-/// User and group of the image.
-const USER_ID: i64 = 1000;
+/// Keeps Istio's sidecar out, as a label or an annotation.
+const ISTIO: (&str, &str) = ("sidecar.istio.io/inject", "false");
+/// The same for Linkerd.
+const LINKERD: (&str, &str) = ("linkerd.io/inject", "disabled");
 
 /// What a pod is made of.
 #[derive(Debug)]
-pub struct Parts<'a> {
-    /// The cluster whose image, pull secrets and scheduling it has. It may be gone.
-    pub cluster: Option<&'a RqliteCluster>,
+pub struct Parts {
+    /// What it has of its cluster's pods.
+    pub base: PodSpec,
     /// Name of the container.
     pub container: &'static str,
     /// Arguments of `rqlited`.
@@ -42,10 +44,10 @@ pub struct Parts<'a> {
     pub store: Access,
     /// ServiceAccount; defaults to that of the cluster's pods.
     pub account: Option<String>,
+    /// CPU and memory, if not the default.
+    pub resources: Option<ResourceRequirements>,
     /// A volume for temporary files, and its mount path.
     pub scratch: (Volume, &'static str),
-    /// Whether the platform assigns users to pods (OpenShift).
-    pub assigns_users: bool,
 }
 
 /// What a Job is made of.
@@ -61,8 +63,10 @@ pub struct Work<'a> {
     pub seconds: i64,
     /// Number of retries.
     pub retries: i32,
+    /// The cluster, if it is there.
+    pub cluster: Option<&'a RqliteCluster>,
     /// Its pod.
-    pub pod: Parts<'a>,
+    pub pod: Parts,
 }
 
 /// The Job, owned by this object.
@@ -76,11 +80,11 @@ pub fn job<K: Resource<DynamicType = ()>>(owner: &K, work: Work<'_>) -> Job {
         (work.label.to_owned(), owner.name_any()),
     ]
     .into();
-    let cluster = work.pod.cluster;
-    let given = cluster.and_then(|cluster| cluster.spec.pod_metadata.clone());
-    let mut of_pod = given.unwrap_or_default().labels;
+    // Not the labels that the cluster's users give its pods: what they select by those are nodes.
+    let (mut of_pod, mut annotations) = mesh(work.cluster);
     of_pod.extend(labels.clone());
     let config = Value::Object(work.pod.store.config.clone()).to_string();
+    annotations.insert(CONFIG.to_owned(), config);
     Job {
         metadata: ObjectMeta {
             name: Some(work.name),
@@ -96,7 +100,7 @@ pub fn job<K: Resource<DynamicType = ()>>(owner: &K, work: Work<'_>) -> Job {
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(of_pod),
-                    annotations: Some([(CONFIG.to_owned(), config)].into()),
+                    annotations: Some(annotations),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(spec(work.pod)),
@@ -107,19 +111,36 @@ pub fn job<K: Resource<DynamicType = ()>>(owner: &K, work: Work<'_>) -> Job {
     }
 }
 
+/// Labels and annotations that keep a mesh's sidecar out, with which a Job's pod would not end. Whoever says
+/// otherwise for the cluster's pods, because theirs do end, is followed.
+fn mesh(cluster: Option<&RqliteCluster>) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+    let without: &[(&str, &str)] = match cluster.map(|cluster| cluster.spec.service_mesh) {
+        // Nobody knows any more.
+        None => &[ISTIO, LINKERD],
+        Some(None) => &[],
+        Some(Some(ServiceMesh::Istio)) => &[ISTIO],
+        Some(Some(ServiceMesh::Linkerd)) => &[LINKERD],
+    };
+    let given = cluster.and_then(|cluster| cluster.spec.pod_metadata.clone());
+    let given = given.unwrap_or_default();
+    let (mut labels, mut annotations) = (BTreeMap::new(), BTreeMap::new());
+    for (key, value) in without {
+        let both = [given.labels.get(*key), given.annotations.get(*key)];
+        let default = both
+            .iter()
+            .all(Option::is_none)
+            .then(|| (*value).to_owned());
+        for (all, given) in [&mut labels, &mut annotations].into_iter().zip(both) {
+            let value = given.cloned().or_else(|| default.clone());
+            all.extend(value.map(|value| ((*key).to_owned(), value)));
+        }
+    }
+    (labels, annotations)
+}
+
 /// The pod.
-pub fn spec(parts: Parts<'_>) -> PodSpec {
-    let cluster = parts.cluster;
-    let spec = cluster.map(|cluster| &cluster.spec);
-    let image = spec.and_then(|spec| spec.image.clone()).unwrap_or_default();
-    let scheduling = spec
-        .and_then(|spec| spec.scheduling.clone())
-        .unwrap_or_default();
-    let account = spec.and_then(|spec| spec.service_account_name.clone());
-    let account = account.or_else(|| {
-        let status = cluster?.status.as_ref()?;
-        status.object_prefix.clone()
-    });
+pub fn spec(parts: Parts) -> PodSpec {
+    let mut pod = parts.base;
     let (scratch, path) = parts.scratch;
     let mut mounts = parts.store.mounts;
     mounts.push(VolumeMount {
@@ -129,45 +150,29 @@ pub fn spec(parts: Parts<'_>) -> PodSpec {
     });
     let mut volumes = parts.store.volumes;
     volumes.push(scratch);
-    let running = cluster.and_then(|cluster| cluster.status.as_ref()?.target.as_ref());
-    let pull = image.pull_secrets.into_iter();
-    let pull: Vec<_> = pull
-        .map(|s| LocalObjectReference { name: s.name })
-        .collect();
-    let env = parts.store.env;
-    PodSpec {
-        automount_service_account_token: Some(false),
-        enable_service_links: Some(false),
-        restart_policy: Some("Never".to_owned()),
-        service_account_name: parts.account.or(account),
-        security_context: Some(security(parts.assigns_users)),
-        image_pull_secrets: (!pull.is_empty()).then_some(pull),
-        node_selector: (!scheduling.node_selector.is_empty()).then_some(scheduling.node_selector),
-        tolerations: (!scheduling.tolerations.is_empty()).then_some(scheduling.tolerations),
-        priority_class_name: scheduling.priority_class_name,
-        containers: vec![Container {
-            name: parts.container.to_owned(),
-            image: running.map(|target| target.image.clone()),
-            command: Some(vec!["rqlited".to_owned()]),
-            args: Some(parts.args),
-            env: (!env.is_empty()).then_some(env),
-            volume_mounts: Some(mounts),
-            resources: Some(resources()),
-            termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
-            security_context: Some(SecurityContext {
-                allow_privilege_escalation: Some(false),
-                read_only_root_filesystem: Some(true),
-                capabilities: Some(Capabilities {
-                    drop: Some(vec!["ALL".to_owned()]),
-                    add: None,
-                }),
-                ..SecurityContext::default()
-            }),
-            ..Container::default()
-        }],
-        volumes: Some(volumes),
-        ..PodSpec::default()
+    base::mounted(&mut pod, volumes, mounts);
+    pod.automount_service_account_token = Some(false);
+    pod.enable_service_links = Some(false);
+    pod.restart_policy = Some("Never".to_owned());
+    pod.service_account_name = parts.account.or(pod.service_account_name);
+    for container in &mut pod.containers {
+        container.name = parts.container.to_owned();
+        container.command = Some(vec!["rqlited".to_owned()]);
+        container.args = Some(parts.args.clone());
+        if !parts.store.env.is_empty() {
+            let env = container.env.get_or_insert_default();
+            env.retain(|one| parts.store.env.iter().all(|own| own.name != one.name));
+            env.extend(parts.store.env.iter().cloned());
+        }
+        let resources = parts.resources.clone();
+        container.resources = Some(resources.unwrap_or_else(pod_parts::default_resources));
+        container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
+        container.security_context = Some(SecurityContext {
+            read_only_root_filesystem: Some(true),
+            ..pod_parts::of_container()
+        });
     }
+    pod
 }
 
 /// A volume on the machine's disk (`emptyDir`), deleted with the pod.
@@ -205,27 +210,84 @@ pub fn of_class(name: &str, class: &str, size: &ByteSize) -> Volume {
     }
 }
 
-/// Requests without limits, as for the nodes.
-fn resources() -> ResourceRequirements {
-    let requests = [("cpu", "100m"), ("memory", "128Mi")];
-    let requests = requests.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));
-    ResourceRequirements {
-        requests: Some(requests.into()),
-        ..ResourceRequirements::default()
-    }
-}
+#[cfg(test)]
+mod tests {
+    use operator_api::{RqliteClusterSpec, cluster::PodMetadata};
 
-fn security(assigns_users: bool) -> PodSecurityContext {
-    let id = (!assigns_users).then_some(USER_ID);
-    PodSecurityContext {
-        run_as_non_root: Some(true),
-        run_as_user: id,
-        run_as_group: id,
-        fs_group: id,
-        seccomp_profile: Some(SeccompProfile {
-            type_: "RuntimeDefault".to_owned(),
-            localhost_profile: None,
-        }),
-        ..PodSecurityContext::default()
+    use super::*;
+
+    fn made(mesh: Option<ServiceMesh>, labels: &[(&str, &str)]) -> Value {
+        let text = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        let spec = RqliteClusterSpec {
+            service_mesh: mesh,
+            pod_metadata: Some(PodMetadata {
+                labels: labels.iter().map(text).collect(),
+                ..PodMetadata::default()
+            }),
+            ..RqliteClusterSpec::default()
+        };
+        of(Some(&RqliteCluster::new("demo", spec)), None)
+    }
+
+    fn of(cluster: Option<&RqliteCluster>, resources: Option<ResourceRequirements>) -> Value {
+        let owner = RqliteCluster::new("demo", RqliteClusterSpec::default());
+        let work = Work {
+            name: "j".to_owned(),
+            app: "rqlite-drill",
+            label: "l",
+            seconds: 1,
+            retries: 0,
+            cluster,
+            pod: Parts {
+                base: base::unknown(false),
+                container: "c",
+                args: Vec::new(),
+                store: Access::default(),
+                account: None,
+                resources,
+                scratch: (on_the_machine("tmp", None), "/tmp"),
+            },
+        };
+        serde_json::to_value(job(&owner, work)).unwrap()["spec"]["template"].clone()
+    }
+
+    #[test]
+    fn no_sidecar_keeps_a_job_from_ending_and_no_label_makes_it_a_node() {
+        let cases = [
+            (None, &[][..], None, None),
+            (Some(ServiceMesh::Istio), &[], Some("false"), None),
+            (Some(ServiceMesh::Linkerd), &[], None, Some("disabled")),
+            (
+                Some(ServiceMesh::Istio),
+                &[(ISTIO.0, "true")],
+                Some("true"),
+                None,
+            ),
+        ];
+        for (mesh, labels, istio, linkerd) in cases {
+            let mut all = vec![("team", "shop")];
+            all.extend(labels);
+            let metadata = made(mesh, &all)["metadata"].clone();
+            let found = |key: &str| metadata["labels"][key].as_str();
+            assert_eq!((found(ISTIO.0), found(LINKERD.0)), (istio, linkerd));
+            assert_eq!(found("team"), None);
+            let annotation = metadata["annotations"].get(ISTIO.0).is_some();
+            assert_eq!(annotation, istio == Some("false"), "{labels:?}");
+        }
+        let gone = of(None, None);
+        assert_eq!(gone["metadata"]["labels"][ISTIO.0], "false");
+        assert_eq!(gone["metadata"]["annotations"][LINKERD.0], "disabled");
+    }
+
+    #[test]
+    fn resources_are_requests_unless_they_are_given() {
+        let found = |given: Option<ResourceRequirements>| {
+            of(None, given)["spec"]["containers"][0]["resources"].clone()
+        };
+        let default = serde_json::json!({"requests": {"cpu": "100m", "memory": "128Mi"}});
+        assert_eq!(found(None), default);
+        let limits = serde_json::json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+        let given = serde_json::from_value(limits.clone()).unwrap();
+        assert_eq!(found(Some(given)), limits);
     }
 }

@@ -19,6 +19,7 @@ pub mod newer;
 pub mod observation;
 pub mod own_pods;
 pub mod ownership;
+pub mod pod_parts;
 pub mod pods;
 pub mod quorum;
 pub mod secrets;

@@ -93,7 +93,7 @@ fn issuer(authority: &Contents) -> Result<Issuer<'static, KeyPair>, Error> {
     Issuer::from_ca_cert_pem(text(AUTHORITIES)?, key).map_err(failed)
 }
 
-/// A new certificate for servers and clients.
+/// A new certificate for servers and clients; without names, for a client.
 ///
 /// # Errors
 /// No key could be made, or the authority cannot sign.
@@ -102,10 +102,12 @@ pub(super) fn leaf(authority: &Contents, wanted: &Leaf<'_>) -> Result<Contents, 
     let mut params = CertificateParams::new(wanted.names.to_vec()).map_err(failed)?;
     params.distinguished_name = named(wanted.common_name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    if !wanted.names.is_empty() {
+        params
+            .extended_key_usages
+            .insert(0, ExtendedKeyUsagePurpose::ServerAuth);
+    }
     params.use_authority_key_identifier_extension = true;
     valid_for(&mut params, wanted.at, LEAF_DAYS);
     let signed = params
@@ -141,7 +143,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::facts::{
-        certificates::{check, read_all, read_authority, read_pair, signer},
+        certificates::{check, check_client, read_all, read_authority, read_pair, signer},
         secrets::{ObservedSecret, SecretOwner},
     };
 
@@ -190,5 +192,26 @@ mod tests {
         assert!(check(&pair, &other, &reached, true, &now).is_err());
         assert!(signer(&pair, &other, &now).is_none());
         assert_eq!(pair.trusted.len(), 1);
+    }
+
+    #[test]
+    fn one_without_names_is_a_clients_only() {
+        let now = Time(Timestamp::now());
+        let at = now.0.as_second();
+        let old = authority("first", None, at).unwrap();
+        let new = authority("second", Some(&old), at).unwrap();
+        let wanted = Leaf {
+            common_name: "rqlite-backup",
+            names: &[],
+            trusted: &[],
+            at,
+        };
+        let pair = read_pair(&seen(&leaf(&new, &wanted).unwrap())).unwrap();
+        for authority in [&old, &new] {
+            let root = read_authority(&seen(authority), &now).unwrap();
+            let trusted = std::slice::from_ref(&root);
+            assert_eq!(check_client(&pair, trusted, &now), Ok(()));
+            assert!(check(&pair, trusted, &[], false, &now).is_err());
+        }
     }
 }

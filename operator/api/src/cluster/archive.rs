@@ -1,5 +1,6 @@
 //! The continuous archive of a cluster, and drills. Descriptions are short: the definition of the cluster has
 //! little room left.
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +54,9 @@ pub struct Drill {
     /// Where the restored database lies meanwhile. Defaults to a disk of the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<Scratch>,
+    /// CPU and memory of its pod. Defaults to requests of 100m and 128Mi and no limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
 }
 
 /// Room for a restored database.

@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pods {
-    /// Additional volumes; at most 16. The names data, cluster and tmp are the operator's.
+    /// Additional volumes; at most 16. The names data, cluster and tmp are the operator's. The claims of the
+    /// cluster's nodes are refused. Pods of backups and drills have those that the nodes mount and that are
+    /// ConfigMaps, Secrets, emptyDir, or projected without a token.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(validation = Rule::new("!self.exists(v, v.name in ['data', 'cluster', 'tmp'])").message("pods.volumes has a volume named data, cluster or tmp, which are the operator's: choose another name"))]

@@ -60,7 +60,7 @@ pub struct TemplateInputs {
 }
 
 /// Schema of an object with any fields.
-pub(super) struct AnyObject;
+pub(crate) struct AnyObject;
 
 impl schemars::JsonSchema for AnyObject {
     fn inline_schema() -> bool {

@@ -6,7 +6,7 @@ use super::{
     ABANDON_ANNOTATION, LET_GO, Seen, Step, has_finalizer, is_deleted_with_object, put, record,
     record_news, short,
 };
-use crate::backups::{job, job_seen::JobRef};
+use crate::backups::{base, job, job_seen::JobRef};
 
 /// Seconds until the next step while waiting for a pod to end.
 const ENDING_SECONDS: u64 = 2;
@@ -59,14 +59,14 @@ pub(super) fn decide(seen: &Seen<'_>) -> Step {
         if let Some(pod) = seen.pods.first() {
             return await_end(seen, status, pod);
         }
-        let job = job::deletion(
-            seen.backup,
-            seen.cluster,
-            seen.node_image,
-            target,
-            object,
-            seen.assigns_users,
-        );
+        // Another cluster of that name has another account, another registry, other taints.
+        let same = seen.cluster.filter(|one| one.uid() == status.cluster_uid);
+        let recorded = status.pod.as_deref().cloned();
+        let base = match same {
+            Some(cluster) => base::of(cluster, seen.assigns_users),
+            None => recorded.unwrap_or_else(|| base::unknown(seen.assigns_users)),
+        };
+        let job = job::deletion(seen.backup, (same, base), seen.node_image, target, object);
         return Step::Create(Box::new(job));
     };
     let has_failed = !job.is_ours || job.succeeded == Some(false);

@@ -8,6 +8,8 @@ use operator_api::{
 
 use super::*;
 
+mod pods;
+
 fn time(second: i64) -> Time {
     Time(k8s_openapi::jiff::Timestamp::from_second(second).unwrap())
 }
@@ -436,7 +438,7 @@ fn the_file_goes_with_the_object_only_if_asked() {
         panic!("{:?}", world.step());
     };
     let pod = job.spec.unwrap().template.spec.unwrap();
-    assert_eq!(pod.containers[0].image.as_deref(), Some("rqlited:default"));
+    assert_eq!(pod.containers[0].image.as_deref(), Some("rqlited:1"));
     world.deletion = Some(JobSeen {
         succeeded: Some(false),
         result: Some("access denied".to_owned()),

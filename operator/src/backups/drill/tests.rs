@@ -35,6 +35,7 @@ fn archive(schedule: Option<&str>) -> Archive {
             time_zone: None,
             timeout: None,
             scratch: None,
+            resources: None,
         }),
     }
 }

@@ -21,6 +21,8 @@ use crate::cluster::facts::{
     view::View,
 };
 
+pub mod backup;
+
 /// The planned contents of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {

@@ -277,23 +277,12 @@ pub fn check(
     as_client: bool,
     now: &Time,
 ) -> Result<(), Fault> {
-    let mut roots = RootCertStore::empty();
-    for one in trusted {
-        roots
-            .add(one.der.clone())
-            .map_err(|e| Fault::Other(format!("{AUTHORITIES} cannot be used: {e}")))?;
-    }
-    if roots.is_empty() {
-        return Err(Fault::Untrusted);
-    }
-    let roots = Arc::new(roots);
-    let ring = Arc::new(provider());
-    let seconds = u64::try_from(now.0.as_second()).unwrap_or(0);
-    let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+    let roots = roots(trusted)?;
+    let at = unix(now);
     let others: Vec<_> = pair.intermediates.iter().map(|i| i.der.clone()).collect();
     let broken = |e: &dyn std::fmt::Display| Fault::Other(e.to_string());
     let parsed = ParsedCertificate::try_from(&pair.leaf.der).map_err(|e| broken(&e))?;
-    let algorithms = ring.signature_verification_algorithms.all;
+    let algorithms = provider().signature_verification_algorithms.all;
     let verdict =
         verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &others, at, algorithms);
     verdict.map_err(|error| fault(error, ""))?;
@@ -303,13 +292,39 @@ pub fn check(
         verdict.map_err(|error| fault(error, name))?;
     }
     if as_client {
-        let client = WebPkiClientVerifier::builder_with_provider(roots, ring)
-            .build()
-            .map_err(|e| broken(&e))?;
-        let verdict = client.verify_client_cert(&pair.leaf.der, &others, at);
-        verdict.map_err(|error| fault(error, ""))?;
+        check_client(pair, trusted, now)?;
     }
     Ok(())
+}
+
+/// Would a server that trusts these authorities accept the certificate of a client?
+///
+/// # Errors
+/// The first reason why not.
+pub fn check_client(pair: &Pair, trusted: &[Certificate], now: &Time) -> Result<(), Fault> {
+    let client = WebPkiClientVerifier::builder_with_provider(roots(trusted)?, provider().into());
+    let client = client.build().map_err(|e| Fault::Other(e.to_string()))?;
+    let others: Vec<_> = pair.intermediates.iter().map(|i| i.der.clone()).collect();
+    let verdict = client.verify_client_cert(&pair.leaf.der, &others, unix(now));
+    verdict.map(drop).map_err(|error| fault(error, ""))
+}
+
+fn roots(trusted: &[Certificate]) -> Result<Arc<RootCertStore>, Fault> {
+    let mut roots = RootCertStore::empty();
+    for one in trusted {
+        roots
+            .add(one.der.clone())
+            .map_err(|e| Fault::Other(format!("{AUTHORITIES} cannot be used: {e}")))?;
+    }
+    if roots.is_empty() {
+        return Err(Fault::Untrusted);
+    }
+    Ok(Arc::new(roots))
+}
+
+fn unix(now: &Time) -> UnixTime {
+    let seconds = u64::try_from(now.0.as_second()).unwrap_or(0);
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
 }
 
 fn fault(error: rustls::Error, name: &str) -> Fault {

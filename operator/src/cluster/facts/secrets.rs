@@ -182,6 +182,7 @@ pub fn names(cluster: &RqliteCluster) -> SecretNames {
             names::users_secret(name),
             names::operator_secret(name),
             names::backup_secret(name),
+            names::backup_tls_secret(name),
         ]);
     }
     all.given.extend(sources(cluster));

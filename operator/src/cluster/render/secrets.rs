@@ -9,6 +9,7 @@ use operator_api::names;
 use crate::cluster::{
     deciders::certificates::{self, Next, Request},
     facts::{
+        authentication::BACKUP_USER,
         certificates::Certificate,
         secrets,
         tls::{self, Side},
@@ -80,7 +81,7 @@ fn certificates(view: &View<'_>) -> Vec<PlannedSecret> {
     if let Some(next) = &plan.authority {
         let name = names::authority_secret(view.name);
         all.push(PlannedSecret {
-            recipe: recipe(view, next, None),
+            recipe: recipe(view, next, (tls::common_name(view), Vec::new())),
             name,
             secret_type: OPAQUE,
             is_mounted: false,
@@ -96,13 +97,26 @@ fn certificates(view: &View<'_>) -> Vec<PlannedSecret> {
             secret_type: TLS,
             is_mounted: true,
             annotations: BTreeMap::new(),
-            recipe: recipe(view, next, Some(side)),
+            recipe: recipe(
+                view,
+                next,
+                (tls::common_name(view), tls::certificate_names(view, side)),
+            ),
         });
     }
+    let next = certificates::backup::next(view, &plan);
+    all.extend(next.map(|next| PlannedSecret {
+        name: names::backup_tls_secret(view.name),
+        secret_type: TLS,
+        is_mounted: false,
+        annotations: BTreeMap::new(),
+        recipe: recipe(view, &next, (BACKUP_USER.to_owned(), Vec::new())),
+    }));
     all
 }
 
-fn recipe(view: &View<'_>, next: &Next, side: Option<Side>) -> Recipe {
+/// A certificate without names is a client's.
+fn recipe(view: &View<'_>, next: &Next, (common_name, for_names): (String, Vec<String>)) -> Recipe {
     match next {
         Next::Given(contents) => {
             let values = contents.iter();
@@ -118,8 +132,8 @@ fn recipe(view: &View<'_>, next: &Next, side: Option<Side>) -> Recipe {
         },
         Next::Leaf { trusted } => Recipe::Leaf {
             authority: names::authority_secret(view.name),
-            common_name: tls::common_name(view),
-            names: side.map_or_else(Vec::new, |side| tls::certificate_names(view, side)),
+            common_name,
+            names: for_names,
             trusted: trusted.iter().map(Certificate::pem).collect(),
             at: view.now().0.as_second(),
         },

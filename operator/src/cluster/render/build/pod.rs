@@ -11,7 +11,6 @@ use k8s_openapi::{
         TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection, WeightedPodAffinityTerm,
     },
     apimachinery::pkg::{
-        api::resource::Quantity,
         apis::meta::v1::{LabelSelector, ObjectMeta},
         util::intstr::IntOrString,
     },
@@ -25,7 +24,7 @@ use operator_api::{
 
 use crate::cluster::deciders::certificates::secret_name;
 use crate::cluster::facts::{
-    archive, authentication, beginning,
+    archive, authentication, beginning, pod_parts,
     tls::{Side, resolved},
     view::View,
 };
@@ -36,7 +35,6 @@ use crate::cluster::render::build::common::{
 
 mod additions;
 mod args;
-mod security;
 
 /// Mount path of the volume. The data directory is a subdirectory, because the root of a volume may contain
 /// lost+found.
@@ -108,7 +106,10 @@ fn spec(view: &View<'_>, target: &Target, pool: Pool) -> PodSpec {
                 .map(|s| LocalObjectReference { name: s.name })
                 .collect()
         }),
-        security_context: Some(security::of_pod(view)),
+        security_context: Some(pod_parts::of_pod(
+            view.spec.pod_security.clone().unwrap_or_default(),
+            view.seen.operator.platform.assigns_users,
+        )),
         init_containers: Some(vec![prepare(view, target, pool)]),
         containers: vec![node(view, target, pool)],
         volumes: Some(volumes(view, pool)),
@@ -149,7 +150,7 @@ fn container(view: &View<'_>, target: &Target, name: &str) -> Container {
         ]),
         security_context: Some(SecurityContext {
             read_only_root_filesystem: Some(true),
-            ..security::of_container()
+            ..pod_parts::of_container()
         }),
         ..Container::default()
     }
@@ -198,18 +199,7 @@ fn resources(view: &View<'_>, pool: Pool) -> Option<ResourceRequirements> {
         .filter(|_| pool == Pool::Read)
         .and_then(|readers| readers.resources.clone());
     let given = own.or_else(|| view.spec.resources.clone());
-    given.or_else(|| Some(default_resources()))
-}
-
-/// Requests without limits: pods without any are the first to be evicted from a machine that runs short. A
-/// limit would end a node whose database is larger than others.
-fn default_resources() -> ResourceRequirements {
-    let requests = [("cpu", "100m"), ("memory", "128Mi")];
-    let requests = requests.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));
-    ResourceRequirements {
-        requests: Some(requests.into()),
-        ..ResourceRequirements::default()
-    }
+    given.or_else(|| Some(pod_parts::default_resources()))
 }
 
 /// What the voters of a cluster that has not formed have for the restore that it begins with.
@@ -233,7 +223,7 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
     let mut container = container(view, target, "rqlited");
     let config = view.spec.config.clone().unwrap_or_default();
     if let Some(env) = &mut container.env {
-        env.extend(config.extra_env.iter().map(args::env));
+        env.extend(config.extra_env.iter().map(pod_parts::env));
     }
     let readers = view
         .spec

@@ -11,9 +11,8 @@ use operator_api::{
     names,
 };
 
-use super::security;
 use crate::cluster::{
-    facts::view::View,
+    facts::{pod_parts, view::View},
     render::build::common::{DATA_VOLUME, TMP_VOLUME},
 };
 
@@ -44,7 +43,7 @@ fn secured(container: Container) -> Container {
     Container {
         security_context: container
             .security_context
-            .or_else(|| Some(security::of_container())),
+            .or_else(|| Some(pod_parts::of_container())),
         ..container
     }
 }

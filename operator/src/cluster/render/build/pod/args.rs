@@ -1,6 +1,5 @@
 //! The node's command line. It does not contain the number of voters, except for the number at bootstrap,
 //! which never changes.
-use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, SecretKeySelector};
 use operator_api::{
     cluster::{self, Raft},
     names,
@@ -178,29 +177,4 @@ fn queue(queue: &cluster::WriteQueue) -> Vec<String> {
         all.push("-write-queue-tx=true".to_owned());
     }
     all
-}
-
-/// Converts a variable of the spec.
-pub(super) fn env(variable: &cluster::EnvVar) -> EnvVar {
-    let source = variable.value_from.as_ref().map(|source| EnvVarSource {
-        secret_key_ref: source.secret_key_ref.as_ref().map(|key| SecretKeySelector {
-            name: key.name.clone(),
-            key: key.key.clone(),
-            optional: None,
-        }),
-        config_map_key_ref: source
-            .config_map_key_ref
-            .as_ref()
-            .map(|key| ConfigMapKeySelector {
-                name: key.name.clone(),
-                key: key.key.clone(),
-                optional: None,
-            }),
-        ..EnvVarSource::default()
-    });
-    EnvVar {
-        name: variable.name.clone(),
-        value: variable.value.clone(),
-        value_from: source,
-    }
 }
