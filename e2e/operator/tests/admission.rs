@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 const LIMIT: Duration = Duration::from_secs(60);
 const EDITOR: &str = "--as=editor";
 const RESCUER: &str = "--as=rescuer";
+const PODDER: &str = "--as=podder";
 
 fn cluster(name: &str, spec: &Value) -> Value {
     json!({ "apiVersion": "rqlite.dev/v1alpha1", "kind": "RqliteCluster", "metadata": { "name": name }, "spec": spec })
@@ -27,17 +28,24 @@ fn refused(result: Result<impl ToString>, parts: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// An editor of clusters, and one who may also create recoveries.
+/// An editor of clusters, one who may also create recoveries, and one who may also create pods.
 fn people(server: &Objects) -> Result<()> {
     for (name, role, user) in [
         ("editor", "rqlite-operator-edit", "editor"),
         ("rescuer", "rqlite-operator-edit", "rescuer"),
         ("rescue", "rqlite-operator-recover", "rescuer"),
+        ("podder", "rqlite-operator-edit", "podder"),
     ] {
         let (role, user) = (format!("--clusterrole={role}"), format!("--user={user}"));
         server.run(&["create", "rolebinding", name, &role, &user])?;
     }
-    Ok(())
+    // As Kubernetes' own role `edit` does.
+    let role = ["create", "role", "pods", "--verb=create", "--resource=pods"];
+    server.run(&role)?;
+    let bound = ["create", "rolebinding", "pods", "--role=pods"];
+    server
+        .run(&[&bound[..], &["--user=podder"]].concat())
+        .map(drop)
 }
 
 fn patch(server: &Objects, user: &str, name: &str, change: &Value) -> Result<String> {
@@ -166,6 +174,75 @@ fn consent(server: &Objects) -> Result<()> {
     refused(elsewhere, &["in namespace elsewhere"])?;
     server
         .run(&["delete", "rqlitecluster", "shop", EDITOR])
+        .map(drop)
+}
+
+/// What lets a cluster's pods mount or run anything needs the right to create pods.
+#[expect(clippy::too_many_lines, reason = "a table of requests")]
+fn pod_rights(server: &Objects) -> Result<()> {
+    let powers = [
+        (
+            "pods.volumes",
+            json!({"pods": {"volumes": [{"name": "v", "secret": {"secretName": "theirs"}}]}}),
+        ),
+        (
+            "pods.sidecars",
+            json!({"pods": {"sidecars": [{"name": "s", "image": "i"}]}}),
+        ),
+        (
+            "pods.initContainers",
+            json!({"pods": {"initContainers": [{"name": "s", "image": "i"}]}}),
+        ),
+        (
+            "pods.envFrom",
+            json!({"pods": {"envFrom": [{"secretRef": {"name": "theirs"}}]}}),
+        ),
+        (
+            "config.extraEnv",
+            json!({"config": {"extraEnv": [{"name": "X",
+                "valueFrom": {"secretKeyRef": {"name": "theirs", "key": "k"}}}]}}),
+        ),
+        ("serviceAccountName", json!({"serviceAccountName": "admin"})),
+    ];
+    let need = "create pods in namespace default";
+    let harmless = json!({"pods": {"hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a"]}]},
+        "config": {"extraEnv": [{"name": "A", "value": "b"}]}});
+    until("the policy of pods to be in force", LIMIT, || {
+        let probe = cluster("probe", &powers[5].1);
+        let made = server.send(&["create", "--dry-run=server", EDITOR], &probe);
+        refused(made, &[need])
+    })?;
+    server.send(&["create", EDITOR], &cluster("pods", &harmless))?;
+    for (field, power) in &powers {
+        let says = [need, *field];
+        let made = server.send(&["create", EDITOR], &cluster("other", power));
+        refused(made, &says).context(*field)?;
+        let set = json!({ "spec": power });
+        refused(patch(server, EDITOR, "pods", &set), &says).context(*field)?;
+        patch(server, PODDER, "pods", &set).context(*field)?;
+        // What is there stays, whoever edits the rest, and may be taken away.
+        let rest = json!({"spec": {"replicas": 5}, "metadata": {"labels": {"a": "b"}}});
+        patch(server, EDITOR, "pods", &rest).context(*field)?;
+        patch(server, EDITOR, "pods", &json!({"spec": {"replicas": 3}}))?;
+        let nothing = json!({"spec": {"pods": null, "config": null, "serviceAccountName": null}});
+        patch(server, EDITOR, "pods", &nothing).context(*field)?;
+        refused(patch(server, EDITOR, "pods", &set), &says).context(*field)?;
+    }
+    // One more, or another one, is new.
+    let volume = |secret: &str| json!({"name": secret, "secret": {"secretName": secret}});
+    let set = |names: &[&str]| {
+        let volumes: Vec<_> = names.iter().map(|name| volume(name)).collect();
+        json!({"spec": {"pods": {"volumes": volumes}}})
+    };
+    patch(server, PODDER, "pods", &set(&["a", "b"]))?;
+    refused(patch(server, EDITOR, "pods", &set(&["a", "c"])), &[need])?;
+    refused(
+        patch(server, EDITOR, "pods", &set(&["a", "b", "c"])),
+        &[need],
+    )?;
+    patch(server, EDITOR, "pods", &set(&["b"])).context("fewer")?;
+    server
+        .run(&["delete", "rqlitecluster", "pods", EDITOR])
         .map(drop)
 }
 
@@ -304,6 +381,7 @@ fn the_api_server_refuses_what_the_policies_say() -> Result<()> {
     people(&server)?;
     in_force(&server)?;
     consent(&server).context("consent")?;
+    pod_rights(&server).context("rights of pods")?;
     protection(&server).context("protection")?;
     other_namespaces(&server).context("other namespaces")
 }

@@ -180,6 +180,7 @@ fn policies_follow_their_values(chart: &Chart) -> Result<()> {
     let kind = "ValidatingAdmissionPolicy";
     let all = [
         "rq-rqlite-operator-recovery-consent",
+        "rq-rqlite-operator-pod-rights",
         "rq-rqlite-operator-deletion-protection",
         "rq-rqlite-operator-namespace-protection",
     ];
@@ -188,11 +189,13 @@ fn policies_follow_their_values(chart: &Chart) -> Result<()> {
         let names = names(&objects, kind);
         Ok(all.iter().map(|name| names.contains(name)).collect())
     };
-    ensure!(there(&[])? == [true; 3], "not by default");
+    ensure!(there(&[])? == [true; 4], "not by default");
     let off = there(&["admissionPolicies.recoveryConsent=false"])?;
-    ensure!(off == [false, true, true], "{off:?}");
+    ensure!(off == [false, true, true, true], "{off:?}");
+    let off = there(&["admissionPolicies.podRights=false"])?;
+    ensure!(off == [true, false, true, true], "{off:?}");
     let off = there(&["admissionPolicies.deletionProtection=false"])?;
-    ensure!(off == [true, false, false], "{off:?}");
+    ensure!(off == [true, true, false, false], "{off:?}");
     let own = |value: &str| -> Result<bool> {
         let objects = chart.render(&[value])?;
         let names = names(&objects, kind);

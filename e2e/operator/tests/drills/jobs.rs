@@ -161,6 +161,19 @@ pub(crate) fn only_own(server: &Objects) -> Result<()> {
             "volumes/0",
             json!({"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}),
         ),
+        (
+            "containers/1",
+            json!({"name": "more", "image": "i", "command": ["sh"]}),
+        ),
+        (
+            "containers/1",
+            json!({"name": "c2", "image": "i", "command": ["rqlited"], "args": ["backup"]}),
+        ),
+        ("containers/0/securityContext/runAsNonRoot", json!(false)),
+        (
+            "volumes/0",
+            json!({"name": "v", "csi": {"driver": "secrets-store.csi.k8s.io"}}),
+        ),
     ];
     for (at, value) in cases {
         let mut bad = good.clone();
@@ -171,11 +184,26 @@ pub(crate) fn only_own(server: &Objects) -> Result<()> {
         let (parent, key) = path.rsplit_once('/').context("a path")?;
         let parent = bad.pointer_mut(parent).context("its parent")?;
         match key.parse::<usize>() {
-            Ok(number) => parent[number] = value.clone(),
+            Ok(number) => {
+                let all = parent.as_array_mut().context("a list")?;
+                all.truncate(number);
+                all.push(value.clone());
+            }
             Err(_) => parent[key] = value.clone(),
         }
         refused(create(&bad), &format!("{at} = {value}"))?;
     }
+    // What other admission adds before the policy sees the Job.
+    let mut mutated = good.clone();
+    mutated["metadata"]["name"] = "demo-drill-2".into();
+    mutated["metadata"]["annotations"] = json!({"added": "yes"});
+    let added = &mut mutated["spec"]["template"]["spec"];
+    added["containers"][0]["env"] = json!([{"name": "SSL_CERT_FILE", "value": "/ca/ca.crt"}]);
+    added["volumes"] = json!([
+        {"name": "a", "configMap": {"name": "corp-ca"}}, {"name": "b", "emptyDir": {}},
+        {"name": "c", "projected": {"sources": [{"configMap": {"name": "corp-ca"}}]}},
+    ]);
+    create(&mutated).context("with volumes and variables of other admission")?;
     create(&good)?;
     let delete = |name: &str| server.run(&["delete", &user, "-n", NAMESPACE, "job", name]);
     delete("demo-drill-1")?;

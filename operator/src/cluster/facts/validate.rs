@@ -29,7 +29,7 @@ pub fn mistakes(view: &View<'_>) -> Vec<String> {
             operator_api::cluster::MAX_VOTERS
         ));
     }
-    found.extend(pods::mistakes(view.spec));
+    found.extend(pods::mistakes(view.name, view.spec));
     found.extend(archive::mistakes(view));
     found.extend(restore(view));
     found.extend(domain(view));

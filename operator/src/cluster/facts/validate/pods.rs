@@ -31,7 +31,7 @@ fn hides(path: &str) -> bool {
 }
 
 /// Everything that is wrong with them.
-pub(super) fn mistakes(spec: &RqliteClusterSpec) -> Vec<String> {
+pub(super) fn mistakes(cluster: &str, spec: &RqliteClusterSpec) -> Vec<String> {
     let mut found = Vec::new();
     let pods = spec.pods.clone().unwrap_or_default();
     let own = |name: &str| VOLUMES.contains(&name);
@@ -39,6 +39,14 @@ pub(super) fn mistakes(spec: &RqliteClusterSpec) -> Vec<String> {
         if own(&volume.name) {
             found.push(format!(
                 "pods.volumes names a volume {:?}, which is the operator's: choose another name",
+                volume.name
+            ));
+        }
+        let claim = volume.persistent_volume_claim.as_ref();
+        let claim = claim.map(|claim| claim.claim_name.as_str());
+        if let Some(claim) = claim.filter(|claim| is_of_node(cluster, claim)) {
+            found.push(format!(
+                "pods.volumes: the volume {:?} names {claim:?}, which has a node's data and only the node may write to: a sidecar mounts data with readOnly: true instead",
                 volume.name
             ));
         }
@@ -68,6 +76,15 @@ pub(super) fn mistakes(spec: &RqliteClusterSpec) -> Vec<String> {
     }
     found.extend(ephemeral(spec));
     found
+}
+
+/// Is a claim of this name one of the cluster's nodes'?
+fn is_of_node(cluster: &str, claim: &str) -> bool {
+    let sets = [names::voters(cluster), names::readers(cluster)];
+    sets.iter().any(|set| {
+        let pod = claim.strip_prefix(&names::claim(""));
+        pod.is_some_and(|pod| names::ordinal(set, pod).is_some())
+    })
 }
 
 fn container(list: &str, one: &Container) -> Vec<String> {
@@ -129,12 +146,17 @@ mod tests {
 
     fn of(pods: Value) -> String {
         let spec = serde_json::from_value(json!({ "pods": pods })).unwrap();
-        mistakes(&spec).join("\n")
+        mistakes("demo", &spec).join("\n")
     }
 
     #[test]
     fn additions_leave_the_operators_parts_alone() {
         let volume = json!([{"name": "more", "emptyDir": {}}]);
+        for claim in ["data-demo-x", "data-other-0", "demo-0"] {
+            let named = json!({"claimName": claim});
+            let volumes = json!([{"name": "x", "persistentVolumeClaim": named}]);
+            assert_eq!(of(json!({ "volumes": volumes })), "", "{claim}");
+        }
         let fine = json!({
             "volumes": volume,
             "volumeMounts": [{"name": "more", "mountPath": "/etc/more"}],
@@ -146,6 +168,14 @@ mod tests {
             (
                 json!({"volumes": [{"name": "data"}]}),
                 "which is the operator's",
+            ),
+            (
+                json!({"volumes": [{"name": "x", "persistentVolumeClaim": {"claimName": "data-demo-0"}}]}),
+                "a node's data",
+            ),
+            (
+                json!({"volumes": [{"name": "x", "persistentVolumeClaim": {"claimName": "data-demo-ro-11"}}]}),
+                "a node's data",
             ),
             (
                 json!({"volumeMounts": [{"name": "x", "mountPath": "/x"}]}),
@@ -197,7 +227,7 @@ mod tests {
             spec.as_object_mut()
                 .unwrap()
                 .extend(extra.as_object().unwrap().clone());
-            mistakes(&serde_json::from_value(spec).unwrap()).len()
+            mistakes("demo", &serde_json::from_value(spec).unwrap()).len()
         };
         assert_eq!(of(json!({})), 0);
         assert_eq!(of(json!({"hibernated": true})), 1);
