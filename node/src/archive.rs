@@ -7,6 +7,7 @@
 mod base;
 mod chain;
 mod decide;
+mod links;
 mod manifest;
 mod notices;
 pub mod parent;

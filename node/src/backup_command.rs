@@ -64,6 +64,7 @@ fn run<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
 
 async fn make_backup(args: BackupArgs) -> Result<Report, String> {
     let config = Config::<BackupKeys>::read(&args.config, Use::Object).map_err(|e| e.0)?;
+    config.target.make_folder().map_err(|e| e.0)?;
     let (store, name) = config.target.open_object().map_err(|e| e.0)?;
     let began = Instant::now();
     let at = now();

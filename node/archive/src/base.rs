@@ -19,11 +19,6 @@ const ZSTD_LEVEL: i32 = 3;
 /// Base-2 logarithm of the largest zstd window that is accepted (8 MiB). Bounds the memory that a frame
 /// written elsewhere can demand.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-/// Stored bytes are decompressed in pieces of this size, because the output of one piece is held in memory.
-/// Database pages expand at most a few hundred times, runs of one byte up to 32,768 times (128 MiB): zstd's
-/// RLE blocks of 4 bytes stand for up to 128 KiB (RFC 8878, 3.1.1.2).
-const PIECE_BYTES: usize = 4 << 10;
-
 /// Lengths and checksum of a database file that was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
@@ -165,12 +160,21 @@ impl<'a> Decoder<'a> {
         }
         let mut opened = Vec::new();
         self.opener.push(stored, &mut opened)?;
-        for piece in opened.chunks(PIECE_BYTES) {
-            let written = self.zstd.write_all(piece).and_then(|()| self.zstd.flush());
-            written.map_err(|e| self.damaged(&e.to_string()))?;
+        let mut left = opened.as_slice();
+        // One call of `write` unpacks at most one buffer of zstd. All of a piece at once could take any memory:
+        // zstd's RLE blocks of 4 bytes stand for up to 128 KiB (RFC 8878, 3.1.1.2).
+        while !left.is_empty() {
+            let taken = self.zstd.write(left);
+            let taken = taken.map_err(|e| self.damaged(&e.to_string()))?;
+            if taken == 0 {
+                return Err(self.damaged("something follows the end of its data").into());
+            }
+            left = left.get(taken..).unwrap_or_default();
             self.drain(&mut sink)?;
         }
-        Ok(())
+        let flushed = self.zstd.flush();
+        flushed.map_err(|e| self.damaged(&e.to_string()))?;
+        self.drain(&mut sink)
     }
 
     fn drain(&mut self, sink: &mut impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), DecodeError> {
@@ -202,7 +206,7 @@ impl<'a> Decoder<'a> {
         let refuse = |problem| Err(BadObject::new(self.object, problem).into());
         if self.object_bytes < self.expected.object_bytes || counted.bytes < self.expected.bytes {
             return refuse(Problem::Truncated(format!(
-                "{} of {} bytes are there",
+                "it has {} of {} bytes",
                 self.object_bytes, self.expected.object_bytes
             )));
         }

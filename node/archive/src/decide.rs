@@ -51,6 +51,30 @@ pub fn resume(after_last: Option<&Start>, newest_base: Option<&Base>, log_first:
     }
 }
 
+/// The first entries after the base at `base` and up to `end` that are in no segment: nothing from them on can
+/// be restored before there is a newer base. `segments` are first and last indexes, in any order.
+pub fn hole(base: u64, segments: &[(u64, u64)], end: u64) -> Option<Gap> {
+    let mut sorted = segments.to_vec();
+    sorted.sort_unstable();
+    let mut next = base.saturating_add(1);
+    for (first, last) in sorted {
+        if first > next {
+            break;
+        }
+        next = next.max(last.saturating_add(1));
+    }
+    if next > end {
+        return None;
+    }
+    // The hole ends before the next segment that is there.
+    let later = segments.iter().map(|(first, _)| *first);
+    let after = later.filter(|first| *first > next).min();
+    Some(Gap {
+        first: next,
+        last: after.map_or(end, |after| after - 1),
+    })
+}
+
 /// Why a base is made. [`Reason::word`] is stored as [`Base::reason`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -58,6 +82,8 @@ pub enum Reason {
     First,
     /// Entries that are not archived are no longer in the log.
     Gap,
+    /// Segments after the newest base are gone from the store ([`hole`]).
+    Hole,
     /// Entries are applied by another version of SQLite or rqlited, or with other settings, than those of the
     /// newest base.
     Version,
@@ -76,7 +102,7 @@ impl Reason {
     pub fn word(self) -> &'static str {
         match self {
             Self::First => "first",
-            Self::Gap => "gap",
+            Self::Gap | Self::Hole => "gap",
             Self::Version => "version",
             Self::Load => "load",
             Self::Interval => "interval",
@@ -93,6 +119,8 @@ pub struct BaseFacts<'a> {
     pub newest: Option<&'a Base>,
     /// Whether [`resume`] returned [`Resume::NeedsBase`].
     pub needed: bool,
+    /// Whether [`hole`] returned entries that are in no segment.
+    pub has_hole: bool,
     /// Index of the last entry applied.
     pub applied: u64,
     /// The present time, by this node's clock.
@@ -131,6 +159,7 @@ pub fn base_due(facts: &BaseFacts<'_>, rules: BaseRules) -> Option<Reason> {
     }
     let age = facts.now.seconds_since(newest.created_at);
     let reasons = [
+        (Reason::Hole, facts.has_hole),
         (Reason::Version, *facts.writer != newest.writer),
         (
             Reason::Load,

@@ -22,13 +22,21 @@ pub enum StoreError {
         object: String,
     },
     /// Anything else. A write may have taken effect nevertheless.
-    #[error("{object}: {message}")]
+    #[error("{}{message}", begun(object))]
     Other {
         /// The object's name, or the beginning of the names listed.
         object: String,
         /// The store's error.
         message: String,
     },
+}
+
+/// How an error's text begins; a listing of everything has no name.
+fn begun(object: &str) -> String {
+    match object {
+        "" => String::new(),
+        object => format!("{object}: "),
+    }
 }
 
 /// Result of [`Store::create`].

@@ -14,6 +14,7 @@ mod open;
 pub mod read;
 pub mod secret;
 pub mod store;
+mod sweep;
 pub mod target;
 mod tls;
 pub mod write;

@@ -20,7 +20,8 @@ impl Target {
     /// The store whose names begin below this target's path: for a target that is a prefix.
     ///
     /// # Errors
-    /// A file that the target names cannot be used, or its folder cannot be created. No request is sent.
+    /// A file that the target names cannot be used, or there is no such folder ([`Self::make_folder`]). No
+    /// request is sent.
     pub fn open(&self) -> Result<Store, ConfigError> {
         self.open_at(self.path().trim_matches('/'))
     }
@@ -32,6 +33,31 @@ impl Target {
     pub fn open_object(&self) -> Result<(Store, String), ConfigError> {
         let (folder, name) = self.folder_and_name();
         Ok((self.open_at(folder)?, name.to_owned()))
+    }
+
+    /// Creates the folder of a target of type `file`: for a first write. Neither [`Self::open`] nor a write to
+    /// the store does it: a folder that vanishes is an unmounted file system more often than not, and what is
+    /// written into a new one is lost when it is mounted again.
+    ///
+    /// # Errors
+    /// The folder cannot be created.
+    pub fn make_folder(&self) -> Result<(), ConfigError> {
+        match self {
+            Self::File(local) => {
+                let made = std::fs::create_dir_all(&local.dir);
+                made.map_err(|e| of_folder(local, &e.to_string()))
+            }
+            Self::S3(_) | Self::Gcs(_) | Self::Azure(_) => Ok(()),
+        }
+    }
+
+    /// Whether this target is a folder that does not exist.
+    pub fn lacks_folder(&self) -> bool {
+        match self {
+            Self::File(local) => std::fs::metadata(&local.dir)
+                .is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound),
+            Self::S3(_) | Self::Gcs(_) | Self::Azure(_) => false,
+        }
     }
 
     fn open_at(&self, folder: &str) -> Result<Store, ConfigError> {
@@ -139,10 +165,17 @@ fn place_of_azure(azure: &Azure) -> String {
 
 fn open_folder(local: &Folder, folder: &str) -> Result<Store, ConfigError> {
     let place = format!("folder {}", local.dir.display());
-    let failed = |why: String| ConfigError(format!("sub.dir: {}: {why}", local.dir.display()));
-    std::fs::create_dir_all(&local.dir).map_err(|e| failed(e.to_string()))?;
+    let is_dir = std::fs::metadata(&local.dir).map(|found| found.is_dir());
+    if !is_dir.map_err(|e| of_folder(local, &e.to_string()))? {
+        return Err(of_folder(local, "this is not a folder"));
+    }
     let backend = LocalFileSystem::new_with_prefix(&local.dir)
-        .map_err(|e| failed(e.to_string()))?
+        .map_err(|e| of_folder(local, &e.to_string()))?
         .with_fsync(true);
-    Store::new(Arc::new(backend), folder, place, false)
+    let store = Store::new(Arc::new(backend), folder, place, false)?;
+    Ok(store.in_folder(&local.dir))
+}
+
+fn of_folder(local: &Folder, why: &str) -> ConfigError {
+    ConfigError(format!("sub.dir: {}: {why}", local.dir.display()))
 }

@@ -1,5 +1,12 @@
 //! The handle on a store: the objects below one prefix, and what can be done with them.
-use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    path::{Path as FilePath, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -85,6 +92,8 @@ pub(crate) struct Inner {
     root: Path,
     place: String,
     is_remote: bool,
+    /// The folder that must exist before anything is written.
+    pub(crate) folder: Option<PathBuf>,
 }
 
 impl fmt::Debug for Store {
@@ -117,10 +126,25 @@ impl Store {
             root,
             place,
             is_remote,
+            folder: None,
         };
         Ok(Self {
             inner: Arc::new(inner),
         })
+    }
+
+    /// The same store, which writes nothing while this folder does not exist.
+    pub(crate) fn in_folder(&self, folder: &FilePath) -> Self {
+        let inner = &self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                backend: Arc::clone(&inner.backend),
+                root: inner.root.clone(),
+                place: inner.place.clone(),
+                is_remote: inner.is_remote,
+                folder: Some(folder.to_owned()),
+            }),
+        }
     }
 
     /// A store in memory, for tests.
@@ -139,12 +163,16 @@ impl Store {
     pub fn below(&self, prefix: &str) -> Result<Self, ConfigError> {
         let root = format!("{}/{prefix}", self.inner.root);
         let inner = &self.inner;
-        Self::new(
+        let below = Self::new(
             Arc::clone(&inner.backend),
             &root,
             inner.place.clone(),
             inner.is_remote,
-        )
+        )?;
+        Ok(match &inner.folder {
+            Some(folder) => below.in_folder(folder),
+            None => below,
+        })
     }
 
     /// Bucket and endpoint, or folder: for people.
@@ -174,6 +202,7 @@ impl Store {
             ..PutOptions::default()
         };
         let limit = limit_for(bytes.len() as u64);
+        self.may_write(&path, DOING).await?;
         let put = self.inner.backend.put_opts(&path, bytes.into(), options);
         self.run(&path, DOING, limit, put).await.map(|_| ())
     }
@@ -186,6 +215,7 @@ impl Store {
     pub async fn create(&self, name: &str, bytes: Bytes) -> Result<Created, ObjectError> {
         const DOING: &str = "creating";
         let path = self.path(name, DOING)?;
+        self.may_write(&path, DOING).await?;
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -481,6 +511,25 @@ impl Store {
             Err(_) => {
                 let why = format!("no answer within {limit:.0?}");
                 Err(self.error(path, doing, Kind::Slow, why))
+            }
+        }
+    }
+
+    /// Fails if the folder of this store does not exist: the backend would create it.
+    pub(crate) async fn may_write(
+        &self,
+        path: &Path,
+        doing: &'static str,
+    ) -> Result<(), ObjectError> {
+        let Some(folder) = &self.inner.folder else {
+            return Ok(());
+        };
+        let look = async { Ok(tokio::fs::metadata(folder).await) };
+        match self.run(path, doing, limit_for(0), look).await? {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                let why = format!("the folder is not there (not mounted, or deleted?): {e}");
+                Err(self.error(path, doing, Kind::Other, why))
             }
         }
     }

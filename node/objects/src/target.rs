@@ -91,7 +91,7 @@ pub struct Azure {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Folder {
-    /// The folder; absolute, created if need be.
+    /// The folder; absolute. The first write creates it.
     pub dir: PathBuf,
     /// Name of the file in it, or the prefix.
     #[serde(alias = "file", alias = "path", alias = "prefix")]
@@ -171,6 +171,9 @@ impl Target {
         let refuse = |why: &str| Err(ConfigError(format!("sub.{key}: '{path}' {why}")));
         if path.split('/').any(|part| part == "." || part == "..") {
             return refuse("must not contain '.' or '..' as a part");
+        }
+        if path.trim_matches('/').contains("//") {
+            return refuse("must not have an empty part ('//')");
         }
         if path.chars().any(char::is_control) {
             return refuse("contains a control character");

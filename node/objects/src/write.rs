@@ -54,7 +54,8 @@ impl Store {
         metadata: &Metadata,
         expected_bytes: Option<u64>,
     ) -> Result<Writer, ObjectError> {
-        let path = self.path(name, "writing")?;
+        let path = self.path(name, DOING)?;
+        self.may_write(&path, DOING).await?;
         let attributes = self.attributes(metadata);
         Ok(Writer::new(self.clone(), path, attributes, expected_bytes))
     }

@@ -4,14 +4,17 @@ use node_archive::{
     documents::{self, Base, FORMAT, Gap, MAX_DOCUMENT_BYTES, Parent, Timeline},
     moment::Moment,
     names::Folder,
-    problem::{BadObject, Problem},
+    problem::BadObject,
     reader::ArchiveError,
     segment::{Segment, Start},
 };
 use node_contract::Lineage;
 use node_objects::{Created, Kind};
 
-use super::place::{Failure, Place};
+use super::{
+    links::Links,
+    place::{Failure, Place, is_lost},
+};
 use crate::identity::Cluster;
 
 /// The end of the archive.
@@ -29,33 +32,27 @@ pub(super) struct Chain {
     pub(super) gaps: Vec<Gap>,
     /// No member has the entries that come next, or the last segment is damaged: a new base must come next.
     pub(super) is_broken: bool,
+    /// The segments after the newest base.
+    pub(super) links: Links,
 }
 
-/// Creates the timeline's document, or checks that the existing one is of this cluster.
-pub(super) async fn create_timeline(
+/// The archive that this leader knows is not in the store.
+pub(super) fn gone(lineage: &Lineage) -> Failure {
+    let name = Folder::new(lineage).map_or_else(|_| String::new(), |folder| folder.timeline());
+    Failure(format!(
+        "{name}: the archive was there and is gone: a folder that is not mounted, or deleted objects. Nothing is written until it is back; if it was deleted for good, restart each node, and a new archive begins"
+    ))
+}
+
+/// The timeline's document, checked to be of this cluster; `None` if there is none.
+pub(super) async fn timeline(
     place: &Place,
     cluster: &Cluster,
-    parent: Option<Parent>,
-    now: Moment,
-) -> Result<(), Failure> {
-    let folder = Folder::new(&cluster.lineage)?;
-    let name = folder.timeline();
+) -> Result<Option<Timeline>, Failure> {
+    let name = Folder::new(&cluster.lineage)?.timeline();
     let stored = match place.store.get(&name, MAX_DOCUMENT_BYTES).await {
         Ok(stored) => stored,
-        Err(error) if error.kind == Kind::NotFound => {
-            let timeline = Timeline {
-                format: FORMAT,
-                cluster_id: cluster.id.clone(),
-                lineage: cluster.lineage.clone(),
-                created_at: now,
-                parent,
-            };
-            let bytes = documents::encode(&timeline, &name, place.keys.as_ref())?;
-            match place.store.create(&name, bytes.into()).await? {
-                Created::Yes => return Ok(()),
-                Created::No => place.store.get(&name, MAX_DOCUMENT_BYTES).await?,
-            }
-        }
+        Err(error) if error.kind == Kind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let timeline: Timeline = documents::decode(&name, &stored, place.keys.as_ref())?;
@@ -65,15 +62,32 @@ pub(super) async fn create_timeline(
             timeline.cluster_id, cluster.id
         )));
     }
-    Ok(())
+    Ok(Some(timeline))
 }
 
-/// Whether an object is damaged for good. One whose key is missing is not: with the key it can be read.
-pub(super) fn is_lost(why: &BadObject) -> bool {
-    matches!(
-        why.problem,
-        Problem::Damaged(_) | Problem::Truncated(_) | Problem::Foreign(_)
-    )
+/// Creates the timeline's document; returns the one that is then there, of this node or another.
+pub(super) async fn create_timeline(
+    place: &Place,
+    cluster: &Cluster,
+    parent: Option<Parent>,
+    now: Moment,
+) -> Result<Timeline, Failure> {
+    let name = Folder::new(&cluster.lineage)?.timeline();
+    let created = Timeline {
+        format: FORMAT,
+        cluster_id: cluster.id.clone(),
+        lineage: cluster.lineage.clone(),
+        created_at: now,
+        parent,
+    };
+    let bytes = documents::encode(&created, &name, place.keys.as_ref())?;
+    match place.store.create(&name, bytes.into()).await? {
+        Created::Yes => Ok(created),
+        Created::No => {
+            let there = timeline(place, cluster).await?;
+            there.ok_or_else(|| gone(&cluster.lineage))
+        }
+    }
 }
 
 /// Reads the end of the archive; of an archive that does not exist yet, everything is empty.
@@ -102,6 +116,7 @@ pub(super) async fn read(place: &Place, lineage: &Lineage) -> Result<Chain, Fail
         lineage: lineage.clone(),
         start: None,
         segment_bytes: contents.segment_bytes_after(base.as_ref().map_or(0, |base| base.index)),
+        links: Links::after(base.as_ref(), &contents.segments),
         base,
         gaps,
         is_broken: false,

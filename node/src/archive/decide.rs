@@ -57,6 +57,8 @@ pub(super) struct Known {
     pub(super) failures: Option<(u32, Duration)>,
     /// Time since a base that was not urgent failed.
     pub(super) base_failed: Option<Duration>,
+    /// Segments after the newest base have not been looked at in this leadership: one may be gone.
+    pub(super) unchecked: bool,
     /// Time since retention was last applied; `None` if not yet in this leadership.
     pub(super) retained: Option<Duration>,
 }
@@ -74,6 +76,8 @@ pub(super) enum Step {
     Segment,
     /// Make a base.
     Base(Reason),
+    /// Read headers of segments that were there before this leadership: do they follow one another?
+    Check,
     /// Delete what is older than `retention`.
     Retain,
 }
@@ -111,6 +115,9 @@ pub(super) fn decide(known: &Known, limits: &Limits) -> Step {
         || known.asked >= next;
     if known.applied >= next && is_due {
         return Step::Segment;
+    }
+    if known.unchecked {
+        return Step::Check;
     }
     if let Some(reason) = known.due
         && known.base_failed.is_none_or(|since| since >= BASE_PAUSE)

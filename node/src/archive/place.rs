@@ -2,7 +2,7 @@
 use node_archive::{
     keys::Keys,
     names,
-    problem::BadObject,
+    problem::{BadObject, Problem},
     reader::{ArchiveError, Reader},
     segment,
 };
@@ -22,6 +22,14 @@ impl Place {
             keys: self.keys.as_ref(),
         }
     }
+}
+
+/// Whether an object is damaged for good. One whose key is missing is not: with the key it can be read.
+pub(super) fn is_lost(why: &BadObject) -> bool {
+    matches!(
+        why.problem,
+        Problem::Damaged(_) | Problem::Truncated(_) | Problem::Foreign(_)
+    )
 }
 
 /// Why a step failed, as text that names the object.

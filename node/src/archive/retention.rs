@@ -6,10 +6,13 @@ use node_archive::{
     decide::{deletable, orphans},
     documents::Base,
     moment::Moment,
-    names::Folder,
+    names::{self, Folder},
 };
 
 use super::place::{Failure, Place};
+
+/// Parts of an upload in a folder that nobody has written to for this long belong to no running upload.
+const UPLOAD_IDLE: Duration = Duration::from_secs(24 * 3600);
 
 /// What the archive has afterwards.
 #[derive(Clone, Debug)]
@@ -22,8 +25,8 @@ pub(super) struct Kept {
     pub(super) bases: u64,
     /// Number of segments.
     pub(super) segments: u64,
-    /// First index of the last segment.
-    pub(super) last_segment: Option<u64>,
+    /// First indexes of the segments, ascending.
+    pub(super) firsts: Vec<u64>,
 }
 
 /// Deletes what [`deletable`] and [`orphans`] return for `retention`.
@@ -69,13 +72,19 @@ pub(super) async fn apply(
     for name in &names {
         place.store.delete(name).await?;
     }
-    let (all, gone) = (contents.segments.len(), doomed.segments.len());
+    let is_own = |name: &str| names::parse(name).is_some();
+    let swept = place
+        .store
+        .sweep(folder.as_str(), UPLOAD_IDLE, is_own)
+        .await?;
+    let firsts = contents.segments.get(doomed.segments.len()..);
+    let firsts = firsts.unwrap_or_default().to_vec();
     Ok(Kept {
-        deleted: names.len() as u64,
+        deleted: names.len() as u64 + swept,
         bases: kept.len() as u64,
         oldest: kept.into_iter().min_by_key(|base| base.index),
-        segments: all.saturating_sub(gone) as u64,
-        last_segment: contents.segments.last().copied(),
+        segments: firsts.len() as u64,
+        firsts,
     })
 }
 
@@ -165,6 +174,6 @@ mod tests {
         let kept = apply(&place, &folder, Duration::from_secs(3600), year).await;
         let kept = kept.unwrap();
         assert_eq!((kept.deleted, kept.bases), (0, 2));
-        assert_eq!(kept.last_segment, Some(40));
+        assert_eq!(kept.firsts.last(), Some(&40));
     }
 }

@@ -115,6 +115,17 @@ impl Archive {
         Ok(self.0.place.get_or_init(|| Place { store, keys }))
     }
 
+    /// Creates the folder of an archive in a folder, for a new archive.
+    pub(super) fn make_folder(&self) -> Result<(), Failure> {
+        let made = self.0.target.make_folder();
+        made.map_err(|e| Failure(format!("-archive: {e}")))
+    }
+
+    /// The folder of an archive in a folder does not exist.
+    pub(super) fn lacks_folder(&self) -> bool {
+        self.0.target.lacks_folder()
+    }
+
     pub(super) fn asked(&self) -> u64 {
         self.0.asked.load(Relaxed)
     }
@@ -200,11 +211,8 @@ impl Archive {
         });
     }
 
-    /// Records why the last attempt failed, or (`None`) that it succeeded.
+    /// Records what does not work, or (`None`) that everything does.
     pub(super) fn note_error(&self, error: Option<&str>) {
-        if error.is_some() {
-            self.metrics().count(Counter::ArchiveFailures);
-        }
         self.0.state.lock().last_error = error.map(ToOwned::to_owned);
     }
 
@@ -229,10 +237,7 @@ impl Archive {
         let known = self.0.hold.archived();
         ArchiveStatus {
             enabled: true,
-            target: Some(self.0.place.get().map_or_else(
-                || self.0.target.to_string(),
-                |place| place.store.place().to_owned(),
-            )),
+            target: Some(self.0.target.to_string()),
             lineage: state.lineage.as_ref().map(|lineage| lineage.id.clone()),
             archived_index: known,
             archived_time: state.archived_time.map(|time| time.to_string()),

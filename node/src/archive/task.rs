@@ -8,7 +8,7 @@ use std::{
 
 use node_archive::{
     decide::{BaseFacts, BaseRules, Reason, Resume, base_due, resume},
-    documents::{Base, Gap, Writer},
+    documents::{Base, Gap, Timeline, Writer},
     moment::Moment,
     segment::Segment,
 };
@@ -69,6 +69,7 @@ pub async fn run(archive: Archive, parts: Parts, stop: CancellationToken) {
         chain: None,
         term: 0,
         looked: false,
+        timeline: None,
         proven: false,
         pending: Pending::default(),
         failures: None,
@@ -84,6 +85,8 @@ pub async fn run(archive: Archive, parts: Parts, stop: CancellationToken) {
     let _ = stop.run_until_cancelled(kept).await;
 }
 
+mod leadership;
+
 struct Task {
     archive: Archive,
     parts: Parts,
@@ -93,11 +96,14 @@ struct Task {
     /// The term in which it was read.
     term: u64,
     looked: bool,
+    /// The document with which the archive begins, as found in this leadership.
+    timeline: Option<Timeline>,
     /// [`prove_create_once`](node_objects::Store::prove_create_once) has succeeded.
     proven: bool,
     pending: Pending,
     failures: Option<(u32, Instant)>,
-    base_failed: Option<Instant>,
+    /// When a base that is due but not urgent last failed, and why.
+    base_failed: Option<(Instant, String)>,
     retained: Option<Instant>,
     /// Since when other members are asked for entries that this node's log lacks.
     searching: Option<Instant>,
@@ -129,9 +135,8 @@ impl Task {
             match self.take(step, &cluster, &known).await {
                 Ok(()) => {
                     self.failures = None;
-                    if self.base_failed.is_none() {
-                        self.archive.note_error(None);
-                    }
+                    let base = self.base_failed.as_ref().map(|(_, why)| why.as_str());
+                    self.archive.note_error(base);
                 }
                 Err(Failure(error)) => self.failed(step, &error),
             }
@@ -143,10 +148,15 @@ impl Task {
         if before == 0 {
             tracing::warn!(target: "archive", "{error}; the database goes on, and this is tried again");
         }
+        self.archive.metrics().count(Counter::ArchiveFailures);
         self.archive.note_error(Some(error));
         let at = Instant::now();
         match step {
-            Step::Base(reason) if !is_urgent(reason) => self.base_failed = Some(at),
+            Step::Base(reason) if !is_urgent(reason) => {
+                let error = format!("a base is due and cannot be made: {error}");
+                self.archive.note_error(Some(&error));
+                self.base_failed = Some((at, error));
+            }
             Step::Retain => self.retained = Some(at),
             _ => self.failures = Some((before.saturating_add(1), at)),
         }
@@ -159,6 +169,7 @@ impl Task {
         let term = consensus.leadership().term;
         if !leads || term != self.term {
             self.chain = None;
+            self.base_failed = None;
             self.term = term;
             self.retained = None;
         }
@@ -182,7 +193,8 @@ impl Task {
             pending_bytes: held,
             pending_for: behind.waited,
             failures: self.failures.map(|(count, at)| (count, at.elapsed())),
-            base_failed: self.base_failed.map(|at| at.elapsed()),
+            base_failed: self.base_failed.as_ref().map(|(at, _)| at.elapsed()),
+            unchecked: self.chain.as_ref().is_some_and(|c| c.links.is_unread()),
             retained: self.retained.map(|at| at.elapsed()),
         }
     }
@@ -194,6 +206,7 @@ impl Task {
         let facts = BaseFacts {
             newest: chain.base.as_ref(),
             needed: chain.is_broken,
+            has_hole: chain.links.hole().is_some(),
             applied,
             now: now(),
             bytes_since: chain.segment_bytes,
@@ -219,28 +232,21 @@ impl Task {
     async fn take(&mut self, step: Step, cluster: &Cluster, known: &Known) -> Result<(), Failure> {
         match step {
             Step::Wait(_) => Ok(()),
+            // Only a leader that begins an archive creates the folder.
+            Step::Look if self.archive.lacks_folder() => {
+                self.looked = true;
+                Ok(())
+            }
             Step::Look => {
                 let chain = chain::read(self.archive.place()?, &cluster.lineage).await?;
                 self.looked = true;
                 self.note_chain(&chain);
                 Ok(())
             }
-            Step::Resume => {
-                let place = self.archive.place()?;
-                if !self.proven {
-                    place.store.prove_create_once().await?;
-                    self.proven = true;
-                }
-                let parent = parent::of(&self.parts.raft_dir, &cluster.lineage);
-                chain::create_timeline(place, cluster, parent, now()).await?;
-                let chain = chain::read(place, &cluster.lineage).await?;
-                self.note_chain(&chain);
-                self.chain = Some(chain);
-                self.notify(cluster).await;
-                Ok(())
-            }
+            Step::Resume => self.resume(cluster).await,
             Step::Segment => self.segment(cluster).await,
             Step::Base(reason) => self.base(reason, cluster, known).await,
+            Step::Check => self.check().await,
             Step::Retain => self.retain(cluster).await,
         }
     }
@@ -298,14 +304,14 @@ impl Task {
             return Ok(());
         }
         self.searching = None;
+        self.still_there(cluster).await?;
         self.store_segment(*segment).await?;
         self.pending.sealed(self.next_index(), begun);
         self.notify(cluster).await;
         if let Some(kept) = &mut self.overview {
             kept.segments += 1;
         }
-        let is_due = |at: Instant| at.elapsed() >= MANIFEST_INTERVAL;
-        if self.manifest_written.is_none_or(is_due) {
+        if self.is_manifest_due() {
             self.write_manifest(cluster).await?;
         }
         Ok(())
@@ -365,6 +371,9 @@ impl Task {
             },
         };
         chain.start = Some(segment.after());
+        chain
+            .links
+            .add(segment.header().first, segment.header().last);
         chain.segment_bytes += size;
         let hashes = segment.header().hashes.iter();
         self.noted_hash = hashes.map(|hash| hash.index).max().max(self.noted_hash);
@@ -427,6 +436,7 @@ impl Task {
         cluster: &Cluster,
         known: &Known,
     ) -> Result<(), Failure> {
+        self.still_there(cluster).await?;
         let db = self.parts.db.clone();
         let has_checkpoint = tokio::task::spawn_blocking(move || db.pin().is_some()).await;
         let has_checkpoint = has_checkpoint.map_err(|e| Failure(e.to_string()))?;
@@ -451,6 +461,12 @@ impl Task {
         if chain.is_broken && index.saturating_add(1) < next {
             return Err(Failure(format!(
                 "the last checkpoint is at entry {index}, before what is archived ({next}): a base is made after the next one"
+            )));
+        }
+        if let Some(hole) = chain.links.hole().filter(|hole| hole.last > index) {
+            return Err(Failure(format!(
+                "the last checkpoint is at entry {index}, and the entries up to {} are missing in the archive: a base is made after the next one",
+                hole.last
             )));
         }
         let is_new = chain.base.as_ref().is_none_or(|base| base.index < index);
@@ -497,6 +513,7 @@ impl Task {
             if !continues {
                 chain.start = Some(after);
             }
+            chain.links.based(base.index);
             chain.base = Some(base);
         } else if let Some(base) = &mut chain.base {
             // It holds every applied entry, so its age counts from now.
@@ -548,41 +565,5 @@ impl Task {
             Some(start) if start.first <= index => time.max(start.not_before),
             _ => time,
         })
-    }
-
-    async fn retain(&mut self, cluster: &Cluster) -> Result<(), Failure> {
-        let Some(chain) = &self.chain else {
-            return Ok(());
-        };
-        let retention = self.archive.settings().retention;
-        let place = self.archive.place()?;
-        let kept = retention::apply(place, &chain.folder, retention, now()).await?;
-        if kept.deleted > 0 {
-            tracing::info!(target: "archive", "deleted {} objects that are older than {} hours", kept.deleted, retention.as_secs() / 3600);
-        }
-        self.retained = Some(Instant::now());
-        let written = chain
-            .start
-            .as_ref()
-            .and_then(|start| start.previous.as_ref());
-        if let Some(written) = written.filter(|written| kept.last_segment < Some(written.first)) {
-            let name = chain.folder.segment(written.first);
-            // Read the end of the archive again; the log may still hold what is missing.
-            self.chain = None;
-            return Err(Failure(format!(
-                "{name}: the store accepted it, and does not have it: what follows is read from the store again"
-            )));
-        }
-        self.overview = Some(kept);
-        self.write_manifest(cluster).await
-    }
-
-    /// Writes the manifest, at most once per [`MANIFEST_INTERVAL`].
-    async fn write_manifest(&mut self, cluster: &Cluster) -> Result<(), Failure> {
-        let (Some(chain), Some(kept)) = (&self.chain, &self.overview) else {
-            return Ok(());
-        };
-        self.manifest_written = Some(Instant::now());
-        manifest::write(self.archive.place()?, chain, kept, &cluster.id, now()).await
     }
 }

@@ -36,6 +36,7 @@ pub(super) struct KeptCopy {
 
 impl KeptCopy {
     pub(super) fn open(target: &Target) -> Result<Self, ConfigError> {
+        target.make_folder()?;
         let (store, name) = target.open_object()?;
         let dir = match target {
             Target::File(folder) => Some(folder.dir.clone()),

@@ -90,9 +90,14 @@ impl ArchiveHold {
         }
     }
 
-    /// Records that the archive holds everything up to `index`. An archive never shrinks at its end.
+    /// Records that the archive holds everything up to `index`: at least that, since reports may be late.
     pub fn note_archived(&self, index: u64) {
         self.next.fetch_max(index.saturating_add(1), Relaxed);
+    }
+
+    /// Records that the archive ends with `index`, although it held more: objects are gone.
+    pub fn shrink(&self, index: u64) {
+        self.next.store(index.saturating_add(1), Relaxed);
     }
 
     /// The last archived entry that this node knows of.

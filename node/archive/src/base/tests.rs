@@ -145,7 +145,29 @@ fn a_bomb_is_refused_before_it_unpacks() {
         Ok(())
     });
     assert!(matches!(refused, Err(DecodeError::Object(_))));
-    assert_eq!(seen, 0, "nothing beyond the promised length is passed on");
+    assert!(
+        seen <= 1 << 20,
+        "nothing beyond the promised length is passed on"
+    );
+}
+
+/// Runs of one byte unpack up to 32,768 times: in parts, not all at once.
+#[test]
+fn memory_is_bounded_however_much_a_few_bytes_unpack_to() {
+    let zeros = vec![0; 64 << 20];
+    let (object, stored) = encode(&zeros, zeros.len(), None);
+    let base = base(&stored);
+    let mut decoder = Decoder::new(NAME, &base, None).unwrap();
+    let (mut largest, mut seen) = (0, 0);
+    let mut take = |bytes: &[u8]| {
+        largest = largest.max(bytes.len());
+        seen += bytes.len();
+        Ok(())
+    };
+    decoder.push(&object, &mut take).unwrap();
+    decoder.finish(&mut take).unwrap();
+    assert_eq!(seen, zeros.len());
+    assert!(largest <= 1 << 20, "{largest} bytes at once");
 }
 
 /// A full disk is not the object's fault.

@@ -127,6 +127,7 @@ fn bases_are_due_for_a_reason() {
     let usual = BaseFacts {
         newest: Some(&newest),
         needed: false,
+        has_hole: false,
         applied: 30,
         now: Moment(0).plus_seconds(1_099),
         bytes_since: 999,
@@ -142,6 +143,7 @@ fn bases_are_due_for_a_reason() {
     assert_eq!(with(&|_| {}), None);
     assert_eq!(with(&|f| f.newest = None), Some(Reason::First));
     assert_eq!(with(&|f| f.needed = true), Some(Reason::Gap));
+    assert_eq!(with(&|f| f.has_hole = true), Some(Reason::Hole));
     assert_eq!(with(&|f| f.replaced_at = Some(21)), Some(Reason::Load));
     assert_eq!(
         with(&|f| f.now = Moment(0).plus_seconds(1_100)),
@@ -223,4 +225,43 @@ fn data_without_a_document_goes_after_two_days() {
         orphans(data, &bases, Moment(0).plus_seconds(days + 1)),
         ["old.db"]
     );
+}
+
+#[test]
+fn entries_in_no_segment_are_found() {
+    let cases: &[(&str, u64, &[(u64, u64)], u64, Option<(u64, u64)>)] = &[
+        ("nothing follows the base", 10, &[], 10, None),
+        ("unbroken", 10, &[(11, 12), (13, 20)], 20, None),
+        (
+            "one reaches over the base",
+            10,
+            &[(5, 14), (15, 20)],
+            20,
+            None,
+        ),
+        ("two cut differently", 10, &[(11, 14), (12, 20)], 20, None),
+        ("one is gone", 10, &[(11, 12), (15, 20)], 20, Some((13, 14))),
+        ("the first is gone", 10, &[(13, 20)], 20, Some((11, 12))),
+        ("the last is gone", 10, &[(11, 12)], 20, Some((13, 20))),
+        ("all are gone", 10, &[], 20, Some((11, 20))),
+        (
+            "two are gone",
+            10,
+            &[(13, 14), (17, 20)],
+            20,
+            Some((11, 12)),
+        ),
+        (
+            "older ones do not matter",
+            10,
+            &[(1, 2), (7, 9), (11, 20)],
+            20,
+            None,
+        ),
+        ("in any order", 10, &[(13, 20), (11, 12)], 20, None),
+    ];
+    for (name, base, segments, end, want) in cases {
+        let want = want.map(|(first, last)| Gap { first, last });
+        assert_eq!(hole(*base, segments, *end), want, "{name}");
+    }
 }

@@ -10,7 +10,34 @@ fn stores() -> Result<(tempfile::TempDir, [Store; 2]), Box<dyn std::error::Error
         dir: dir.path().join("a/b"),
         name: "below/prefix".into(),
     });
+    assert!(
+        target.lacks_folder() && target.open().is_err(),
+        "opening creates nothing"
+    );
+    target.make_folder()?;
     Ok((dir, [target.open()?, Store::memory()?]))
+}
+
+#[tokio::test]
+async fn a_folder_that_vanished_is_not_made_again() -> Tested {
+    let (dir, [store, _]) = stores()?;
+    store.create("x/1", "1".into()).await?;
+    let (there, away) = (dir.path().join("a/b"), dir.path().join("away"));
+    std::fs::rename(&there, &away)?;
+    let failed = [
+        store.create("x/2", "2".into()).await.map(drop),
+        store.put("x/2", "2".into(), &Metadata::new()).await,
+        store.writer("x/2", &Metadata::new(), None).await.map(drop),
+    ];
+    for failed in failed {
+        let why = failed.err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(why.contains("the folder is not there"), "{why}");
+    }
+    assert!(!there.exists());
+    std::fs::rename(&away, &there)?;
+    assert_eq!(store.create("x/2", "2".into()).await?, Created::Yes);
+    assert_eq!(store.list("", None).await?.len(), 2);
+    Ok(())
 }
 
 #[tokio::test]

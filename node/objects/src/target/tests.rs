@@ -66,6 +66,10 @@ fn what_is_wrong_is_named() {
             "'..'",
         ),
         (
+            r#"{"type":"s3","sub":{"bucket":"b","path":"a//b"}}"#,
+            "sub.path: 'a//b' must not have an empty part",
+        ),
+        (
             r#"{"type":"s3","sub":{"buckt":"b"}}"#,
             "unknown field `buckt`",
         ),

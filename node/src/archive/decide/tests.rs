@@ -25,6 +25,7 @@ fn idle() -> Known {
         pending_for: Duration::ZERO,
         failures: None,
         base_failed: None,
+        unchecked: false,
         retained: Some(secs(1)),
     }
 }
@@ -96,6 +97,29 @@ fn what_comes_next() {
             with_base(Reason::Size),
             Step::Base(Reason::Size),
         ),
+        (
+            "segments of an earlier leadership are checked",
+            with(|k| k.unchecked = true),
+            Step::Check,
+        ),
+        (
+            "after a segment that is due",
+            Known {
+                unchecked: true,
+                ..pending(1, 10)
+            },
+            Step::Segment,
+        ),
+        (
+            "a hole, and segments go on",
+            Known {
+                applied: 9,
+                pending_for: secs(10),
+                ..with_base(Reason::Hole)
+            },
+            Step::Segment,
+        ),
+        ("a hole", with_base(Reason::Hole), Step::Base(Reason::Hole)),
         ("retention", with(|k| k.retained = None), Step::Retain),
         (
             "retention again",
