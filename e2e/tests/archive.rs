@@ -482,3 +482,83 @@ fn a_restore_in_place_says_what_it_undoes_and_undoes_nothing_unexpected() -> Res
     ensure!(archive.restored_rows()? == [(7, 1), (7, 4)]);
     Ok(())
 }
+
+/// A folder that is not mounted for a while: nothing is written into what is there instead, the error is
+/// shown, and the archive continues without a gap when it is back.
+#[test]
+fn a_folder_that_vanishes_is_not_made_again() -> Result<()> {
+    let archive = Archive::new(&json!({}))?;
+    let mut cluster = Cluster::start_with(1, &[&archive.flag()])?;
+    cluster.client(0).execute(NUMBERED_TABLE, &[])?;
+    await_archived(&mut cluster)?;
+    let aside = archive.root.path().join("aside");
+    for (round, mount_point, want) in [
+        (0, false, "the archive was there and is gone"),
+        (1, true, "the archive was there and is gone"),
+    ] {
+        fs::rename(archive.store(), &aside)?;
+        if mount_point {
+            fs::create_dir(archive.store())?;
+        }
+        let insert = format!("INSERT INTO numbered VALUES(7, {round}, 1)");
+        cluster.client(0).execute(&insert, &[])?;
+        wait::until("the loss to be reported", CATCH_UP_LIMIT, || {
+            let now = status(&mut cluster).map_err(|e| e.to_string())?;
+            let error = now["last_error"].as_str().unwrap_or_default();
+            match error.contains(want) {
+                true => Ok(()),
+                false => Err(now.to_string()),
+            }
+        })?;
+        if mount_point {
+            let written = fs::read_dir(archive.store())?.count();
+            ensure!(written == 0, "{written} objects in the empty folder");
+            fs::remove_dir(archive.store())?;
+        }
+        ensure!(!archive.store().exists(), "the folder was made again");
+        fs::rename(&aside, archive.store())?;
+        let now = await_archived(&mut cluster)?;
+        ensure!(now["gap"].is_null(), "a gap: {now}");
+        ensure!(now["last_error"].is_null(), "an error: {now}");
+    }
+    archive.verify()?;
+    ensure!(archive.restored_rows()? == [(7, 0), (7, 1)]);
+    Ok(())
+}
+
+/// A segment that somebody deleted is found when the next leadership begins: a gap is shown, and a base is
+/// made, so that the newest state can be restored again.
+#[test]
+fn a_deleted_segment_is_followed_by_a_base() -> Result<()> {
+    let archive = Archive::new(&json!({}))?;
+    let mut cluster = Cluster::start_with(1, &[&archive.flag()])?;
+    cluster.client(0).execute(NUMBERED_TABLE, &[])?;
+    for number in 0..4 {
+        await_archived(&mut cluster)?;
+        let insert = format!("INSERT INTO numbered VALUES(7, {number}, 1)");
+        cluster.client(0).execute(&insert, &[])?;
+    }
+    let base = await_archived(&mut cluster)?["last_base"]["index"].as_u64();
+    let timeline = fs::read_dir(archive.store().join("a/b"))?.next();
+    let segments = timeline.context("no timeline")??.path().join("segments");
+    let names = fs::read_dir(&segments)?.map(|entry| Ok(entry?.path()));
+    let mut names = names.collect::<Result<Vec<_>>>()?;
+    names.sort();
+    let middle = names.len().checked_sub(2).and_then(|at| names.get(at));
+    let middle = middle.with_context(|| format!("only {names:?}"))?;
+    cluster[0].kill()?;
+    fs::remove_file(middle)?;
+    cluster[0].start_and_ready()?;
+    let now = wait::until("a gap and a base", CATCH_UP_LIMIT, || {
+        let now = status(&mut cluster).map_err(|e| e.to_string())?;
+        let is_healed = now["gap"].is_object() && now["last_base"]["index"].as_u64() > base;
+        if is_healed {
+            Ok(now)
+        } else {
+            Err(now.to_string())
+        }
+    })?;
+    println!("{now:#}");
+    ensure!(archive.restored_rows()? == [(7, 0), (7, 1), (7, 2), (7, 3)]);
+    Ok(())
+}

@@ -89,10 +89,10 @@ async fn make_backup(args: BackupArgs) -> Result<Report, String> {
         .head(&name)
         .await
         .map_err(|e: ObjectError| e.to_string())?;
-    let kept = kept.map(|meta| meta.bytes);
-    if kept != Some(stored_bytes) {
+    let kept = kept.map_or(0, |meta| meta.bytes);
+    if kept != stored_bytes {
         return Err(format!(
-            "{stored_bytes} bytes were sent to '{name}' in {}, but {kept:?} are there",
+            "{stored_bytes} bytes were sent to '{name}' in {}, but it has {kept}",
             store.place()
         ));
     }
@@ -182,5 +182,5 @@ async fn sound(path: &Path, what: &str) -> Result<(), String> {
     let result = tokio::task::spawn_blocking(move || Database::validate_file(&checked)).await;
     result
         .map_err(|e| e.to_string())?
-        .map_err(|why| format!("{what} is no sound SQLite database: {why}"))
+        .map_err(|why| format!("{what} is a damaged SQLite database, or none: {why}"))
 }

@@ -160,6 +160,9 @@ impl<'a> Decoder<'a> {
         }
         let mut opened = Vec::new();
         self.opener.push(stored, &mut opened)?;
+        if opened.is_empty() {
+            return Ok(());
+        }
         let mut left = opened.as_slice();
         // One call of `write` unpacks at most one buffer of zstd. All of a piece at once could take any memory:
         // zstd's RLE blocks of 4 bytes stand for up to 128 KiB (RFC 8878, 3.1.1.2).

@@ -330,7 +330,7 @@ impl Sequence {
             && previous != last
         {
             return refuse(format!(
-                "it was written after a segment {} with SHA-256 {}, but {} with {} is before it: one of both was exchanged",
+                "it was written after a segment {} with SHA-256 {}, but {} with {} is before it: one of the two was replaced",
                 previous.first, previous.sha256, last.first, last.sha256
             ));
         }

@@ -403,7 +403,9 @@ fn parse_header(name: &str, plain: &[u8]) -> Result<Option<(Header, usize)>, Pro
         if MAGIC.starts_with(plain) {
             return Ok(None);
         }
-        return Err(Problem::Damaged("it does not begin as segments do".into()));
+        return Err(Problem::Damaged(
+            "it does not begin with the magic bytes of a segment".into(),
+        ));
     }
     let Some(end) = plain.iter().position(|b| *b == b'\n') else {
         if plain.len() > MAX_HEADER_BYTES {
@@ -429,7 +431,7 @@ struct FormatOnly {
 /// Checks that the header agrees with the object's name.
 fn in_its_place(name: &str, header: &Header) -> Result<(), Problem> {
     let Some((_, lineage, Object::Segment { first })) = names::parse(name) else {
-        return Err(Problem::Foreign("this is no name of a segment".into()));
+        return Err(Problem::Foreign("this is not the name of a segment".into()));
     };
     if lineage != header.lineage {
         return Err(foreign_lineage(&header.lineage));

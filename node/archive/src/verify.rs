@@ -183,7 +183,7 @@ impl Walk<'_> {
             {
                 report.problems.push(format!(
                     "{name}: was written after segment {} with SHA-256 {}, but {} with {sha256} is before it: one of \
-                     both was exchanged",
+                     the two was replaced",
                     previous.first, previous.sha256, last.first
                 ));
             }

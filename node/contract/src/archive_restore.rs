@@ -35,6 +35,9 @@ pub struct RestoreState {
     /// The id that its caller chose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// The node whose restore this is: the leader that replied. Each node knows only those that it ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
     /// One of the constants below; later nodes may have more.
     pub state: String,
     /// It is a dry run, which changes nothing.

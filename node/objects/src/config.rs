@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, error::Category};
 
 pub use crate::json::{ConfigError, Use, from_value};
-use crate::{expand::expand, target::Target};
+use crate::{expand::expand, target::Target, unique::Unique};
 
 /// Largest configuration file. One has a handful of keys, so a larger file is something else.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -89,14 +89,15 @@ pub fn parse_object(
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Map<String, Value>, ConfigError> {
     let text = expand(text.trim_start_matches('\u{feff}'), environment).map_err(ConfigError)?;
-    match serde_json::from_str(&text) {
+    match serde_json::from_str(&text).map(|Unique(value)| value) {
         Ok(Value::Object(all)) => Ok(all),
         Ok(_) => Err(ConfigError("expected a JSON object, {…}".into())),
         Err(e) => {
-            let why = if e.is_eof() {
-                "the JSON ends early"
-            } else {
-                "not valid JSON"
+            // The library's own text may show a value.
+            let why = match e.classify() {
+                Category::Eof => "the JSON ends early",
+                Category::Data => "a key occurs twice in an object",
+                Category::Io | Category::Syntax => "not valid JSON",
             };
             let (line, column) = (e.line(), e.column());
             Err(ConfigError(format!(

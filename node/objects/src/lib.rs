@@ -17,6 +17,7 @@ pub mod store;
 mod sweep;
 pub mod target;
 mod tls;
+mod unique;
 pub mod write;
 
 pub use config::{Config, ConfigError, Use};

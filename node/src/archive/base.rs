@@ -125,7 +125,7 @@ fn read(
     let mut out = Vec::with_capacity(PIECE_BYTES * 2);
     let mut at = 0;
     let mut pages = 0;
-    let ended = || io::Error::new(io::ErrorKind::BrokenPipe, "the store took no more of it");
+    let ended = || io::Error::new(io::ErrorKind::BrokenPipe, "the upload ended early");
     while at < pinned.len_bytes {
         let left = usize::try_from(pinned.len_bytes - at).unwrap_or(usize::MAX);
         let wanted = piece.get_mut(..left.min(PIECE_BYTES)).unwrap_or_default();

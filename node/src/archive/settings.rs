@@ -64,11 +64,22 @@ fn period(
             "{key}: {text:?} {why}; write a duration such as \"10s\" or \"24h\""
         ))
     };
-    let parsed = duration::parse(text).map_err(|_| wrong("is no duration"))?;
+    let parsed = duration::parse(text).map_err(|_| match is_too_large(text) {
+        true => wrong("is too large"),
+        false => wrong("is no duration"),
+    })?;
     if parsed < least {
         return Err(wrong(&format!("is less than {}", duration::format(least))));
     }
     Ok(parsed)
+}
+
+/// Whether this would be a duration if its numbers were small.
+fn is_too_large(text: &str) -> bool {
+    let words: Vec<&str> = text.split(|c: char| c.is_ascii_digit()).collect();
+    let units = words.into_iter().filter(|word| !word.is_empty());
+    let small: String = units.map(|unit| format!("1{unit}")).collect();
+    duration::parse(&small).is_ok() && text.starts_with(|c: char| c.is_ascii_digit())
 }
 
 fn size(
@@ -160,6 +171,10 @@ mod tests {
         assert_eq!(given.retention, Duration::from_secs(48 * 3600));
         for (json, want) in [
             (r#"{"every":"soon"}"#, "every: \"soon\" is no duration"),
+            (
+                r#"{"every":"999999999h"}"#,
+                "every: \"999999999h\" is too large",
+            ),
             (r#"{"every":"1ms"}"#, "every: \"1ms\" is less than 100ms"),
             (
                 r#"{"retention":"0s"}"#,

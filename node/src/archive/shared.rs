@@ -58,6 +58,7 @@ struct Inner {
 struct State {
     lineage: Option<Lineage>,
     archived_time: Option<Moment>,
+    times_held_until: Option<Moment>,
     behind: Behind,
     log_held_bytes: u64,
     last_segment_at: Option<u64>,
@@ -170,6 +171,15 @@ impl Archive {
         self.0.metrics.set(Counter::ArchiveIndex, archived);
     }
 
+    /// Records that entries get the time of an earlier one, which is ahead of the clock, or (`None`) their own.
+    /// Returns whether that has begun.
+    pub(super) fn note_times_held(&self, until: Option<Moment>) -> bool {
+        let mut state = self.0.state.lock();
+        let has_begun = until.is_some() && state.times_held_until.is_none();
+        state.times_held_until = until;
+        has_begun
+    }
+
     /// Records that a segment was stored: by this node (then with its bytes) or by another.
     pub(super) fn note_segment(&self, header: &Header, bytes: Option<u64>) {
         let now = unix_micros();
@@ -241,6 +251,7 @@ impl Archive {
             lineage: state.lineage.as_ref().map(|lineage| lineage.id.clone()),
             archived_index: known,
             archived_time: state.archived_time.map(|time| time.to_string()),
+            times_held_until: state.times_held_until.map(|time| time.to_string()),
             behind_seconds: known.map(|_| state.behind.waited.as_secs()),
             behind_entries: known.map(|_| state.behind.entries),
             last_segment_at: state.last_segment_at.map(rfc3339_of_micros),

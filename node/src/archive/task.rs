@@ -377,7 +377,9 @@ impl Task {
         chain.segment_bytes += size;
         let hashes = segment.header().hashes.iter();
         self.noted_hash = hashes.map(|hash| hash.index).max().max(self.noted_hash);
+        let last = segment.header().last_time;
         self.archive.note_segment(segment.header(), own);
+        self.note_times(last);
         Ok(())
     }
 

@@ -6,6 +6,8 @@ use node_objects::{Config, Target, Use};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::kept::METADATA_FILE;
+
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AutoBackupSettings {
@@ -43,6 +45,17 @@ impl AutoBackupSettings {
 
     fn of(config: Config<BackupKeys>) -> Result<Self, String> {
         let Config { target, rest } = config;
+        let is_folder = matches!(target, Target::File(_));
+        if is_folder
+            && target
+                .folder_and_name()
+                .1
+                .eq_ignore_ascii_case(METADATA_FILE)
+        {
+            return Err(format!(
+                "sub.name: {METADATA_FILE} is where the id of the newest copy is kept: choose another name"
+            ));
+        }
         Ok(Self {
             target,
             interval: interval(rest.interval.as_ref())?,
@@ -105,6 +118,10 @@ mod tests {
                 "{keys}"
             );
         }
+        let text = r#"{"type":"file","sub":{"dir":"/x","name":"METADATA.json"},"interval":"1s"}"#;
+        let config = Config::parse(text, Use::Object, &|_| None).unwrap();
+        let refused = AutoBackupSettings::of(config).unwrap_err();
+        assert!(refused.starts_with("sub.name: METADATA.json"), "{refused}");
         assert!(
             parse(r#","interval":"1s","vaccum":true"#)
                 .unwrap_err()

@@ -46,6 +46,7 @@ pub(super) async fn download(
         }
         failures.clear();
         for url in &args.urls {
+            let shown = without_login(url);
             let attempt = from(&client, url, login.as_ref(), vacuum, to);
             let limited = tokio::time::timeout(args.timeout, attempt).await;
             match limited {
@@ -53,10 +54,10 @@ pub(super) async fn download(
                     let source = url.clone();
                     return Ok(Download { source, index });
                 }
-                Ok(Err(Refused { why, lasting: true })) => return Err(format!("{url}: {why}")),
-                Ok(Err(Refused { why, .. })) => failures.push(format!("{url}: {why}")),
+                Ok(Err(Refused { why, lasting: true })) => return Err(format!("{shown}: {why}")),
+                Ok(Err(Refused { why, .. })) => failures.push(format!("{shown}: {why}")),
                 Err(_) => failures.push(format!(
-                    "{url}: not done within {:?} (-timeout)",
+                    "{shown}: not done within {:?} (-timeout)",
                     args.timeout
                 )),
             }
@@ -138,8 +139,16 @@ async fn save(mut response: Response, to: &Path) -> Result<(), Refused> {
     }
     file.flush().await.map_err(failed)?;
     match announced.is_some_and(|announced| announced != received) {
-        true => Err(Refused::passing("the backup broke off")),
+        true => Err(Refused::passing("the connection broke during the backup")),
         false => Ok(()),
+    }
+}
+
+/// An address as it may be shown: a password in it is none of a log's business.
+fn without_login(text: &str) -> String {
+    match text.split_once("://").zip(text.rsplit_once('@')) {
+        Some(((scheme, _), (_, host))) => format!("{scheme}://…@{host}"),
+        None => text.to_owned(),
     }
 }
 

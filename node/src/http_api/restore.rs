@@ -26,7 +26,7 @@ pub(super) async fn handle(
     if let Some(elsewhere) = redirect::always_to_leader(state, call).await? {
         return Ok(elsewhere);
     }
-    let (status, restore) = match call.method {
+    let (status, mut restore) = match call.method {
         Method::GET => (StatusCode::OK, state.restores.state()),
         Method::DELETE => (StatusCode::OK, state.restores.cancel()),
         _ => {
@@ -42,6 +42,7 @@ pub(super) async fn handle(
             }
         }
     };
+    restore.node_id = Some(state.store.meta().name);
     let json = to_go_json(&restore).map_err(|error| Failure::Machine(error.to_string()))?;
     let mut response = state.replies.json_maybe_pretty(json, call.params.pretty);
     *response.status_mut() = status;

@@ -92,12 +92,17 @@ impl AutoRestore {
         let rest: Rest = config::from_value(Value::Object(all), "").map_err(|e| e.to_string())?;
         let (from, default) = match kind.as_str() {
             "archive" => (of_archive(sub)?, ARCHIVE_TIMEOUT),
-            _ => {
+            "s3" | "gcs" | "azure" | "file" => {
                 let target = Target::from_json(&kind, sub, Use::Object);
                 (
                     From::Object(target.map_err(|e| e.to_string())?),
                     FILE_TIMEOUT,
                 )
+            }
+            other => {
+                return Err(format!(
+                    "unsupported storage type '{other}': expected s3, gcs, azure, file or archive"
+                ));
             }
         };
         Ok(Self {
@@ -250,7 +255,8 @@ fn unpack(path: TempPath, unpacked: TempPath) -> Result<TempPath, String> {
     } else {
         path
     };
-    Database::validate_file(&path).map_err(|why| format!("it is no sound SQLite file: {why}"))?;
+    Database::validate_file(&path)
+        .map_err(|why| format!("it is a damaged SQLite file, or none: {why}"))?;
     Ok(path)
 }
 

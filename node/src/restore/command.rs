@@ -12,18 +12,24 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 
 use self::{
-    drill::DrillArgs, list::ListArgs, place::Done, restore::RestoreArgs, show::ShowArgs,
+    drill::DrillArgs,
+    list::ListArgs,
+    place::{Done, Verdict},
+    restore::RestoreArgs,
+    show::ShowArgs,
     verify::VerifyArgs,
 };
 use crate::inspect::{CommandOutput, parsed};
 
 const FAILED: u8 = 1;
+const MISUSED: u8 = 2;
+const UNKNOWN: u8 = 3;
 
 #[derive(Debug, Parser)]
 #[command(
     name = "rqlited archive",
     about = "Looks at an archive of a cluster's past, and restores any point of it. No node is needed.",
-    after_help = "Options may begin with one dash or two. Exit codes: 0 done; 1 refused, or something is wrong with the archive; 2 wrong command line.",
+    after_help = "Options may begin with one dash or two. Exit codes: 0 done; 1 refused, or something is wrong with the archive; 2 wrong command line; 3 verify: something else than the archive failed, so it is not known.",
     disable_help_subcommand = true
 )]
 struct Arguments {
@@ -45,12 +51,32 @@ enum What {
     Drill(DrillArgs),
 }
 
+impl What {
+    /// What is wrong with the command line, beyond what clap checks.
+    fn misuse(&self) -> Option<String> {
+        match self {
+            Self::List(args) => args.place.misuse(),
+            Self::Show(args) => args.misuse(),
+            Self::Verify(args) => args.place.misuse(),
+            Self::Restore(args) => args.misuse(),
+            Self::Drill(args) => args.place.misuse(),
+        }
+    }
+}
+
 /// Runs the subcommand; `arguments` are those after the word `archive`.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
     let arguments: Arguments = match parsed("rqlited archive", arguments) {
         Ok(arguments) => arguments,
         Err(output) => return output,
     };
+    if let Some(text) = arguments.what.misuse() {
+        return CommandOutput {
+            exit_code: MISUSED,
+            text,
+            is_error: true,
+        };
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -69,8 +95,11 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
     };
     let is_error = done.is_err();
     let (exit_code, text) = match done {
-        Ok(Done { sound: true, text }) => (0, text),
-        Ok(Done { sound: false, text }) => (FAILED, text),
+        Ok(Done { verdict, text }) => match verdict {
+            Verdict::Sound => (0, text),
+            Verdict::Unsound => (FAILED, text),
+            Verdict::Unknown => (UNKNOWN, text),
+        },
         Err(text) => (FAILED, text),
     };
     CommandOutput {
@@ -127,6 +156,10 @@ mod tests {
                 "yesterday",
             ],
             &["list", "-wrong"],
+            &["list"],
+            &["restore", "-config", "x"],
+            &["show", "-config", "x", "-limit", "0"],
+            &["show", "-config", "x", "-from-index", "5", "-to-index", "4"],
         ] {
             assert_eq!(run_words(words).exit_code, 2, "{words:?}");
         }
@@ -139,7 +172,6 @@ mod tests {
         std::fs::write(&file, r#"{"type":"tape","sub":{}}"#).unwrap();
         let file = file.display().to_string();
         for (words, says) in [
-            (vec!["list"], "-config is missing"),
             (
                 vec!["list", "-config", "/nowhere/x.json"],
                 "/nowhere/x.json",

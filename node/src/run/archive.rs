@@ -54,7 +54,8 @@ pub(super) async fn finish(archive: &Archive, consensus: &Consensus) {
     if archived.is_none_or(|archived| archived < last) {
         tracing::warn!(
             target: "archive",
-            "stopped before the entries up to {last} were archived (up to {archived:?}); the next leader archives them"
+            "stopped before the entries up to {last} were archived ({}); the next leader archives them",
+            archived.map_or_else(|| "none is so far".to_owned(), |index| format!("so far up to {index}"))
         );
     }
 }

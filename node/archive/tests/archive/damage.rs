@@ -257,7 +257,7 @@ fn a_rewritten_segment_breaks_the_chain() {
         append(reader, &rewritten, 10).unwrap();
         let problems = report(&store, keys).problems;
         assert!(
-            problems.iter().any(|p| p.contains("exchanged")),
+            problems.iter().any(|p| p.contains("was replaced")),
             "{problems:?}"
         );
         let refused = restore(reader, Target::Index(20)).unwrap_err().to_string();

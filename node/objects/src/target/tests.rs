@@ -70,6 +70,10 @@ fn what_is_wrong_is_named() {
             "sub.path: 'a//b' must not have an empty part",
         ),
         (
+            r#"{"type":"s3","sub":{"bucket":"b","path":"a","bucket":"c"}}"#,
+            "a key occurs twice in an object at line 1",
+        ),
+        (
             r#"{"type":"s3","sub":{"buckt":"b"}}"#,
             "unknown field `buckt`",
         ),

@@ -1,8 +1,11 @@
 //! The beginning of a leadership, and what makes sure later on that the archive is the one that was found then.
 use super::{
-    Cluster, Failure, Gap, Instant, MANIFEST_INTERVAL, Task, chain, manifest, now, parent,
+    Cluster, Failure, Gap, Instant, MANIFEST_INTERVAL, Moment, Task, chain, manifest, now, parent,
     retention,
 };
+
+/// How far the times of entries may be ahead of the clock before it is reported.
+const CLOCK_TOLERANCE_SECONDS: i64 = 60;
 
 impl Task {
     /// Finds or begins the archive, and where to continue.
@@ -62,6 +65,19 @@ impl Task {
             None => chain::gone(&cluster.lineage),
             Some(_) => Failure("the archive was replaced by another one of the same cluster: what follows is read from the store again".to_owned()),
         })
+    }
+
+    /// Times of entries never decrease in an archive: after a clock that was ahead, they stand still until it
+    /// is caught up with.
+    pub(super) fn note_times(&self, last: Moment) {
+        let ahead = last.seconds_since(now());
+        let held = (ahead > CLOCK_TOLERANCE_SECONDS).then_some(last);
+        if self.archive.note_times_held(held) {
+            tracing::warn!(
+                target: "archive",
+                "the last archived entry has the time {last}, {ahead} s ahead of this node's clock: until then all entries get that time, and only indexes tell them apart. Check the clocks of the nodes"
+            );
+        }
     }
 
     /// Reads the next headers of the segments that were there before.

@@ -104,14 +104,14 @@ async fn only_sound_databases_are_fetched_packed_or_not() {
         (
             "short",
             plain[..plain.len() - 7].to_vec(),
-            Some("no sound SQLite file"),
+            Some("damaged SQLite file, or none"),
         ),
         (
             "text",
             b"CREATE TABLE t(x)".to_vec(),
-            Some("no sound SQLite file"),
+            Some("damaged SQLite file, or none"),
         ),
-        ("empty", Vec::new(), Some("no sound SQLite file")),
+        ("empty", Vec::new(), Some("damaged SQLite file, or none")),
     ] {
         std::fs::write(place.join(name), content).unwrap();
         let config = format!(

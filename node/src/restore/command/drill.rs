@@ -21,7 +21,7 @@ const MAX_ERROR_CHARS: usize = 680;
 #[derive(Debug, Args)]
 pub(super) struct DrillArgs {
     #[command(flatten)]
-    place: Place,
+    pub(super) place: Place,
     #[command(flatten)]
     replay: ReplayArgs,
     /// Directory for the restored database, which is removed again. If not given, the temporary directory.

@@ -9,7 +9,7 @@ use crate::restore::source::{Refusal, Source, TimelineAt};
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     #[command(flatten)]
-    place: Place,
+    pub(super) place: Place,
 }
 
 /// One timeline.

@@ -29,9 +29,15 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// What is wrong with these words of the command line.
+    pub(super) fn misuse(&self) -> Option<Refusal> {
+        let missing = "-config is missing: the JSON file that says where the archive is";
+        self.config.is_none().then(|| missing.into())
+    }
+
     pub(super) fn open(&self) -> Result<Source, Refusal> {
         let Some(path) = &self.config else {
-            return Err("-config is missing: the JSON file that says where the archive is".into());
+            return Err(self.misuse().unwrap_or_default());
         };
         type Rest = serde_json::Map<String, serde_json::Value>;
         let config = Config::<Rest>::read(path, Use::Prefix).map_err(|e| e.to_string())?;
@@ -70,16 +76,29 @@ pub(super) fn moment(text: &str) -> Result<Moment, String> {
     Moment::parse(text)
 }
 
+/// What a subcommand found out about the archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing is wrong with it.
+    Sound,
+    /// Something is wrong with it.
+    Unsound,
+    /// Something else failed first, so it is not known.
+    Unknown,
+}
+
 /// The output of a subcommand that did its work.
 pub(super) struct Done {
-    /// Nothing is wrong with the archive.
-    pub(super) sound: bool,
+    pub(super) verdict: Verdict,
     pub(super) text: String,
 }
 
 impl Done {
     pub(super) fn fine(text: String) -> Self {
-        Self { sound: true, text }
+        Self {
+            verdict: Verdict::Sound,
+            text,
+        }
     }
 }
 

@@ -43,6 +43,15 @@ pub(super) struct RestoreArgs {
 }
 
 impl RestoreArgs {
+    /// What is wrong with the command line.
+    pub(super) fn misuse(&self) -> Option<Refusal> {
+        if !self.supervised && self.place.config.is_none() {
+            return self.place.misuse();
+        }
+        let lacks = self.output.is_none() && !self.dry_run;
+        lacks.then(|| "-output is missing: the database file to make".into())
+    }
+
     fn target(&self) -> Result<Target, Refusal> {
         Ok(match (self.to_index, self.before_index, self.to_time) {
             (Some(index), ..) => Target::Index(index),
@@ -67,7 +76,7 @@ pub(super) async fn run(args: &RestoreArgs) -> Result<Done, Refusal> {
         return dry_run(args, &source, &wish).await;
     }
     let Some(path) = &args.output else {
-        return Err("-output is missing: the database file to make".into());
+        return Err(args.misuse().unwrap_or_default());
     };
     let output = Output::new(path).map_err(|e| e.to_string())?;
     let mut report_progress = |progress: Progress| {

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::place::{Done, Place, ReplayArgs, moment, pretty};
 use crate::restore::{
     entries::{Shown, add_effects, describe},
-    run::{self, Walk, split},
+    run::{self, Planned, Walk, split},
     source::Refusal,
 };
 
@@ -48,6 +48,30 @@ pub(super) struct ShowArgs {
 }
 
 impl ShowArgs {
+    /// What is wrong with the command line.
+    pub(super) fn misuse(&self) -> Option<Refusal> {
+        if self.limit == 0 {
+            return Some("-limit 0 would show nothing: give at least 1".into());
+        }
+        let indexes = self.from_index.zip(self.to_index);
+        if let Some((from, to)) = indexes.filter(|(from, to)| from > to) {
+            return Some(format!("-from-index {from} is after -to-index {to}"));
+        }
+        let times = self.from_time.zip(self.to_time);
+        if let Some((from, to)) = times.filter(|(from, to)| from > to) {
+            return Some(format!("-from-time {from} is after -to-time {to}"));
+        }
+        self.place.misuse()
+    }
+
+    /// First and last index that were read.
+    fn searched(&self, planned: &Planned) -> (u64, u64) {
+        let first = planned.plan.base.index.saturating_add(1);
+        let first = first.max(self.from_index.unwrap_or(0));
+        let last = planned.plan.end.index;
+        (first, last.min(self.to_index.unwrap_or(u64::MAX)))
+    }
+
     fn until(&self) -> Target {
         match (self.to_index, self.to_time) {
             (Some(index), _) => Target::Index(index),
@@ -77,7 +101,13 @@ pub(super) async fn run(args: &ShowArgs) -> Result<Done, Refusal> {
     let wish = args.replay.wish(&args.place, args.until());
     let planned = match args.since() {
         None => run::plan(&source, &wish).await?,
-        Some(since) => run::plan_from(&source, &wish, since).await?,
+        Some(since) => {
+            let planned = run::plan_from(&source, &wish, since).await;
+            planned.map_err(|why| match args.from_index {
+                Some(from) => format!("-from-index {from}: a base before it is needed: {why}"),
+                None => why,
+            })?
+        }
     };
     let mut shown: std::collections::VecDeque<Shown> = std::collections::VecDeque::new();
     let mut left_out = 0_usize;
@@ -117,20 +147,28 @@ pub(super) async fn run(args: &ShowArgs) -> Result<Done, Refusal> {
         })
         .await?;
     }
+    let (first, last) = args.searched(&planned);
     Ok(Done::fine(if args.place.json {
         pretty(&json!({
             "lineage": planned.lineage,
+            "searched": { "first": first, "last": last },
             "entries": shown,
             "left_out": left_out,
         }))
     } else {
-        text(&shown.into_iter().collect::<Vec<_>>(), left_out)
+        text(
+            &shown.into_iter().collect::<Vec<_>>(),
+            left_out,
+            (first, last),
+        )
     }))
 }
 
-fn text(shown: &[Shown], left_out: usize) -> String {
+fn text(shown: &[Shown], left_out: usize, (from, to): (u64, u64)) -> String {
     let Some(first) = shown.first() else {
-        return "no entry of that range matches".into();
+        return format!(
+            "no entry matches among those from {from} to {to}; -from-index and -from-time search from earlier on"
+        );
     };
     let mut lines: Vec<String> = shown.iter().map(Shown::lines).collect();
     if left_out > 0 {

@@ -10,7 +10,7 @@ use node_archive::{
 };
 use serde::Serialize;
 
-use super::place::{Done, Place, ReplayArgs, pretty};
+use super::place::{Done, Place, ReplayArgs, Verdict, pretty};
 use crate::restore::{
     run::{self, Planned, Walk},
     source::{Refusal, Source, TimelineAt},
@@ -19,7 +19,7 @@ use crate::restore::{
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     #[command(flatten)]
-    place: Place,
+    pub(super) place: Place,
     #[command(flatten)]
     replay: ReplayArgs,
     /// Also replay everything from the oldest base, compare with the content of every later base and with the
@@ -51,6 +51,17 @@ struct Verified {
     #[serde(skip_serializing_if = "Option::is_none")]
     contents_compared: Option<u64>,
     problems: Vec<String>,
+    /// Why it is not known whether everything is in order: something else than the archive failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown: Option<String>,
+}
+
+/// Why a check ended early.
+enum Ended {
+    /// The archive is not in order.
+    Problem(Refusal),
+    /// The store did not answer, or this machine lacks something.
+    Unknown(Refusal),
 }
 
 pub(super) async fn run(args: &VerifyArgs) -> Result<Done, Refusal> {
@@ -66,7 +77,13 @@ pub(super) async fn run(args: &VerifyArgs) -> Result<Done, Refusal> {
         ));
     }
     Ok(Done {
-        sound: found.iter().all(|timeline| timeline.ok),
+        verdict: if found.iter().all(|timeline| timeline.ok) {
+            Verdict::Sound
+        } else if found.iter().all(|timeline| timeline.problems.is_empty()) {
+            Verdict::Unknown
+        } else {
+            Verdict::Unsound
+        },
         text: if args.place.json {
             pretty(&serde_json::json!({ "timelines": found }))
         } else {
@@ -81,10 +98,12 @@ async fn verify(args: &VerifyArgs, source: &Source, at: &TimelineAt) -> Verified
         epoch: at.lineage.epoch,
         ..Verified::default()
     };
-    if let Err(problem) = check(args, source, at, &mut verified).await {
-        verified.problems.push(problem);
+    match check(args, source, at, &mut verified).await {
+        Ok(()) => {}
+        Err(Ended::Problem(problem)) => verified.problems.push(problem),
+        Err(Ended::Unknown(why)) => verified.unknown = Some(why),
     }
-    verified.ok = verified.problems.is_empty();
+    verified.ok = verified.problems.is_empty() && verified.unknown.is_none();
     verified
 }
 
@@ -93,8 +112,8 @@ async fn check(
     source: &Source,
     at: &TimelineAt,
     verified: &mut Verified,
-) -> Result<(), Refusal> {
-    let report = source.verify(&at.folder).await?;
+) -> Result<(), Ended> {
+    let report = source.verify(&at.folder).await.map_err(Ended::Unknown)?;
     let ends = (report.restorable.first(), report.restorable.last());
     verified.from_index = ends.0.map_or(0, |range| range.first);
     verified.to_index = ends.1.map_or(0, |range| range.last);
@@ -104,13 +123,17 @@ async fn check(
     verified.gaps = report.gaps;
     verified.problems = report.problems;
     if args.full && verified.problems.is_empty() {
-        let contents = source.contents(&at.folder).await?;
-        let bases = source.bases(&at.folder, &contents.bases).await?.readable;
+        let contents = source.contents(&at.folder).await;
+        let indexes = contents.map_err(Ended::Unknown)?.bases;
+        let bases = source.bases(&at.folder, &indexes).await;
+        let bases = bases.map_err(Ended::Unknown)?.readable;
         let mut compared = 0;
         for range in &report.restorable {
             let mut wish = args.replay.wish(&args.place, Target::Index(range.last));
             wish.lineage = Some(at.lineage.id.clone());
-            let planned = run::plan_from(source, &wish, Target::Index(range.first)).await?;
+            let planned = run::plan_from(source, &wish, Target::Index(range.first)).await;
+            // All objects were read before: what fails from here to the first entry is not the archive's fault.
+            let planned = planned.map_err(Ended::Unknown)?;
             compared += replay(args, source, &planned, &bases, &wish).await?;
         }
         verified.contents_compared = Some(compared);
@@ -126,11 +149,13 @@ async fn replay(
     planned: &Planned,
     bases: &[Base],
     wish: &run::Wish,
-) -> Result<u64, Refusal> {
+) -> Result<u64, Ended> {
     let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
+    run::check_room(&planned.plan, &scratch).map_err(Ended::Unknown)?;
     let mut compared = 0;
-    let mut walk = Walk::begin(source, planned, wish, &scratch).await?;
-    walk.entries(
+    let begun = Walk::begin(source, planned, wish, &scratch).await;
+    let mut walk = begun.map_err(Ended::Unknown)?;
+    let replayed = walk.entries(
         async |walk: &mut Walk<'_>, record: Record| {
             let index = record.index;
             walk.replay_record(record).await?;
@@ -150,9 +175,21 @@ async fn replay(
         },
         &mut |_| {},
     )
-    .await?;
-    let (_, report) = walk.finish().await?;
+    .await;
+    replayed.map_err(ended)?;
+    let (_, report) = walk.finish().await.map_err(ended)?;
     Ok(compared + report.hashes_compared)
+}
+
+/// A full disk says nothing about the archive.
+fn ended(why: Refusal) -> Ended {
+    let is_full = ["No space left", "disk is full", "Disk quota exceeded"]
+        .iter()
+        .any(|text| why.contains(text));
+    match is_full {
+        true => Ended::Unknown(why),
+        false => Ended::Problem(why),
+    }
 }
 
 fn text(timeline: &Verified) -> String {
@@ -160,7 +197,11 @@ fn text(timeline: &Verified) -> String {
         "lineage {} (epoch {}): {}",
         timeline.lineage,
         timeline.epoch,
-        if timeline.ok { "sound" } else { "NOT SOUND" }
+        match (timeline.problems.is_empty(), timeline.unknown.is_some()) {
+            (true, false) => "sound",
+            (true, true) => "NOT KNOWN: the check could not be finished",
+            (false, _) => "NOT SOUND",
+        }
     )];
     lines.push(format!(
         "  {} bases, {} segments, {} entries, index {} to {}",
@@ -181,6 +222,7 @@ fn text(timeline: &Verified) -> String {
         timeline
             .problems
             .iter()
+            .chain(&timeline.unknown)
             .map(|problem| format!("  {problem}")),
     );
     lines.join("\n")
