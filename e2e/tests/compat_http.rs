@@ -462,6 +462,10 @@ fn levels_and_queued_writes() -> Result<()> {
             "/db/query?db_timeout=50ms&q=WITH%20RECURSIVE%20n(i)%20AS%20(SELECT%201%20UNION%20ALL%20SELECT%20i%2B1%20FROM%20n)%20SELECT%20count(*)%20FROM%20n",
             r#"{"results":[{"error":"query timeout"}]}"#,
         ),
+        get(
+            "/db/query?level=strong&db_timeout=50ms&q=WITH%20RECURSIVE%20n(i)%20AS%20(SELECT%201%20UNION%20ALL%20SELECT%20i%2B1%20FROM%20n)%20SELECT%20count(*)%20FROM%20n",
+            r#"{"results":[{"error":"query timeout"}]}"#,
+        ),
     ])
 }
 

@@ -188,3 +188,20 @@ pub struct CopyDecision {
     /// Raft addresses of the other members.
     pub addresses: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_does_not_speak_of_effects() {
+        let unknown = |text: &str| StoreError::Unknown(text.to_owned()).of_read();
+        for (text, wanted) in [
+            ("no quorum; the write may still take effect", "no quorum"),
+            ("the node is stopping", "the node is stopping"),
+        ] {
+            assert_eq!(unknown(text), StoreError::Refused(wanted.to_owned()));
+        }
+        assert_eq!(StoreError::NotLeader.of_read(), StoreError::NotLeader);
+    }
+}

@@ -288,7 +288,7 @@ impl Consensus {
         metrics.count(Counter::StoreNumVerifyLeader);
         let confirmed = match tokio::time::timeout(limit, self.read_index.confirm()).await {
             Ok(result) => result,
-            Err(_) => Err(ReadIndexError::Timeout(self.local.leader_commit())),
+            Err(_) => Err(ReadIndexError::Timeout(self.commit_index())),
         };
         if confirmed.is_err() {
             metrics.count(Counter::StoreNumVerifyLeaderFailed);

@@ -135,10 +135,17 @@ fn reads_and_scripts_in_one_text_are_bounded_too() {
         steps(1_000_000),
         request(Kind::Query, false, vec![sql(endless), sql("SELECT 1")]),
     );
+    let of_caller = Bounds {
+        maintenance_vm_steps: 1_000_000,
+        ..steps(1_000_000)
+    };
+    let limited = bounded(of_caller, read.clone());
     let text = format!("INSERT INTO t(a) VALUES(1); {ENDLESS}; INSERT INTO t(a) VALUES(2)");
-    let outcomes = apply(&mut db, &[read, execute(steps(1_000_000), &[&text])], 2, 1);
+    let write = execute(steps(1_000_000), &[&text]);
+    let outcomes = apply(&mut db, &[read, write, limited], 3, 1);
     assert!(error(&outcomes[0].results[0]).starts_with("interrupted"));
     assert!(error(&outcomes[1].results[0]).starts_with("interrupted"));
+    assert_eq!(error(&outcomes[2].results[0]), "query timeout");
     assert_eq!(db.shown("SELECT a FROM t"), "1");
 }
 
