@@ -113,7 +113,7 @@ fn leadership_moves_on_request() -> Result<()> {
         }
     })?;
     ensure!(client.get_json("/leader")?["id"] == name, "GET /leader");
-    // Once the transfer is reported, the new leader knows that it leads, and the node that was asked knows it.
+    // Once the transfer is reported, the new leader knows that it leads, and so does the node that was asked.
     for round in 0..6 {
         let (target, asked) = ((leader + round) % 3, (leader + round + 1) % 3);
         let name = cluster[target].name.clone();

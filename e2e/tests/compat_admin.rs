@@ -486,7 +486,7 @@ fn status_and_counters_have_their_names() -> Result<()> {
     Ok(())
 }
 
-/// What a client was told is in the next snapshot and in `/status`.
+/// A write that was acknowledged is in the next snapshot and in `/status`.
 #[test]
 fn a_snapshot_covers_what_was_acknowledged() -> Result<()> {
     let (_node, mut client) = node()?;

@@ -24,8 +24,8 @@ impl Patience {
     }
 }
 
-/// Waits for `result`. Once `patience.until` has passed, only while `is_behind()` says that nothing is missing
-/// but the database, and while that makes progress. `None` if the waiting was given up.
+/// Waits for `result`. Once `patience.until` has passed, only while `is_behind()` says that nothing but the
+/// database is missing, and while that makes progress. `None` if the waiting was given up.
 /// `work` is a number that grows while the database works.
 pub(super) async fn wait<T>(
     work: impl Fn() -> u64,

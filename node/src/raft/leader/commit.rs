@@ -90,15 +90,15 @@ pub(super) async fn propose(raft: &Raft, encoded: &Encoded) -> Result<Proposed, 
     Ok(Proposed { committed, result })
 }
 
-/// Waits for the commit, at most `limit`; with `work`, also until a committed entry is applied, while that
-/// number grows (see [`applying`]). Repeats the proposal while the leader waits for its first heartbeat round, in which
-/// case it certainly had no effect.
+/// Waits for the commit, at most `limit`; with `db`, also until the committed entry is applied, as long as
+/// that database makes progress (`applying.rs`). Repeats the proposal while the leader waits for its first
+/// heartbeat round, in which case it certainly had no effect.
 pub(super) async fn wait_for_commit(
     raft: &Raft,
     encoded: &Encoded,
     first: Proposed,
     limit: Duration,
-    work: Option<&Database>,
+    db: Option<&Database>,
 ) -> Result<Committed, ProposeError> {
     let patience = Patience::of(limit);
     let takeover_deadline = Instant::now() + TAKEOVER_LIMIT.min(limit);
@@ -111,10 +111,10 @@ pub(super) async fn wait_for_commit(
         let mut is_committed = false;
         let mut is_behind = || {
             is_committed |= committed.try_recv().is_ok();
-            is_committed && work.is_some()
+            is_committed && db.is_some()
         };
-        let done = || work.map_or(0, Database::work);
-        let response = match applying::wait(done, patience, result, &mut is_behind).await {
+        let work = || db.map_or(0, Database::work);
+        let response = match applying::wait(work, patience, result, &mut is_behind).await {
             Some(Ok(response)) => response,
             Some(Err(_)) => return Err(ProposeError::Unknown("the node is stopping".into())),
             None => {
