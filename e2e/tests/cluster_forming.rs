@@ -4,15 +4,17 @@
 //! `FORM_ROUNDS` (default 6) sets the rounds, `FORM_DELAY_SECONDS` (default 3) the longest delay of a start;
 //! `FORM_SEED` repeats an attack.
 use std::{
-    env, thread,
+    env,
+    net::TcpListener,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use e2e::{
-    cluster::Cluster,
+    cluster::{Cluster, SETTLE_LIMIT},
     link::{Link, Mode},
-    membership::one_cluster,
+    membership::{await_log, await_members, await_write, one_cluster},
     process::Node,
     seed::Seed,
     wait,
@@ -127,4 +129,127 @@ fn round(seed: u64) -> Result<()> {
         }
     }
     one_cluster(&mut cluster).with_context(|| format!("{size} nodes, {events:?}"))
+}
+
+/// Nodes that all have these flags; not started.
+fn nodes(names: &[&str], args: &[&str]) -> Result<Cluster> {
+    let nodes = names.iter().map(|name| Ok(Node::new(name)?.with(args)));
+    Ok(Cluster::of(nodes.collect::<Result<_>>()?))
+}
+
+fn all_join(cluster: &mut Cluster, listed: usize) {
+    let some = cluster.iter().take(listed).map(|node| node.raft.clone());
+    let join = format!("-join={}", some.collect::<Vec<_>>().join(","));
+    cluster
+        .iter_mut()
+        .for_each(|node| node.args.push(join.clone()));
+}
+
+#[test]
+fn nodes_that_name_only_one_of_them_form_a_cluster() -> Result<()> {
+    for names in [["1", "2", "3"], ["3", "2", "1"]] {
+        let mut cluster = nodes(&names, &["-bootstrap-expect=3"])?;
+        all_join(&mut cluster, 1);
+        cluster.iter_mut().try_for_each(Node::start)?;
+        one_cluster(&mut cluster)?;
+        let mut client = cluster.client(0);
+        await_members(&mut client, &[("1", true), ("2", true), ("3", true)])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn two_nodes_of_one_name_form_nothing_and_are_named() -> Result<()> {
+    let flags = ["-bootstrap-expect=4", "-bootstrap-expect-timeout=8s"];
+    let mut cluster = nodes(&["a", "b", "x", "x"], &flags)?;
+    all_join(&mut cluster, 4);
+    cluster.iter_mut().try_for_each(Node::start)?;
+    for node in cluster.iter_mut() {
+        let status = node.wait_exit(SETTLE_LIMIT)?;
+        ensure!(status.code() == Some(1), "{status}");
+    }
+    for node in cluster.iter() {
+        let log = node.log();
+        let named = [&cluster[2].raft, &cluster[3].raft];
+        // Who ends later sees fewer nodes at last.
+        let said = log.lines().any(|line| {
+            line.contains("node ID x is in use by two nodes")
+                && named.iter().all(|at| line.contains(*at))
+        });
+        ensure!(said && log.contains("boot timeout"), "{log}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_join_that_hangs_does_not_delay_the_end() -> Result<()> {
+    // It accepts connections, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0")?;
+    let join = format!("-join={}", silent.local_addr()?);
+    let limit = Duration::from_secs(5);
+    for (flags, text) in [
+        (vec![join.as_str()], "join operation canceled"),
+        (vec![join.as_str(), "-bootstrap-expect=3"], "boot canceled"),
+    ] {
+        let mut new = Node::new("n")?.with(&flags);
+        new.start()?;
+        await_log(&new, "checking that supplied join addresses")?;
+        new.send_sigterm()?;
+        let status = new.wait_exit(limit)?;
+        ensure!(status.code() == Some(1), "{status}");
+        ensure!(new.log().contains(text), "{}", new.log());
+    }
+    let mut cluster = Cluster::start_with(3, &["-raft-cluster-remove-shutdown"])?;
+    let leaving = &mut cluster[2];
+    leaving.kill()?;
+    leaving.args.push(join);
+    leaving.start_and_ready()?;
+    leaving.send_sigterm()?;
+    let status = leaving.wait_exit(limit)?;
+    ensure!(status.success(), "{status}: {}", leaving.log());
+    let left: Vec<String> = cluster
+        .iter()
+        .take(2)
+        .map(|node| node.name.clone())
+        .collect();
+    let left: Vec<(&str, bool)> = left.iter().map(|name| (name.as_str(), true)).collect();
+    let mut client = cluster.client(0);
+    await_members(&mut client, &left)
+}
+
+fn joined(node: &Node) -> usize {
+    node.log()
+        .matches("succeeded directly joining cluster")
+        .count()
+}
+
+#[test]
+fn who_has_joined_or_is_ready_bears_the_loss_of_another() -> Result<()> {
+    for until_ready in [false, true, false] {
+        let mut cluster = nodes(&["1", "2", "3"], &["-bootstrap-expect=3"])?;
+        all_join(&mut cluster, 3);
+        cluster.iter_mut().try_for_each(Node::start)?;
+        one_cluster(&mut cluster)?;
+        let leader = cluster.leader()?;
+        let (joins, lost) = ((leader + 1) % 3, (leader + 2) % 3);
+        await_write(
+            &mut cluster.client(leader),
+            "CREATE TABLE IF NOT EXISTS t(x)",
+        )?;
+        cluster[joins].kill()?;
+        cluster[joins].wipe()?;
+        let before = joined(&cluster[joins]);
+        cluster[joins].start()?;
+        if until_ready {
+            cluster[joins].wait_ready(SETTLE_LIMIT)?;
+        } else {
+            let node = &cluster[joins];
+            wait::until("another join in the log", SETTLE_LIMIT, || {
+                (joined(node) > before).then_some(()).ok_or(node.log_tail())
+            })?;
+        }
+        cluster[lost].kill()?;
+        await_write(&mut cluster.client(leader), "INSERT INTO t VALUES(1)")?;
+    }
+    Ok(())
 }

@@ -32,7 +32,9 @@ use crate::{
         storage::{
             log::Log,
             rewrite::{NewMember, NewMembership, rewrite},
+            state_machine::decode_meta,
         },
+        types::RaftId,
     },
 };
 
@@ -190,15 +192,30 @@ impl<'a> Recovery<'a> {
     fn check_own_entry(&self, peers: &Peers, advertised: &str) -> Result<(), RecoverError> {
         let path = self.file(PEERS_FILE);
         // Two nodes with one name would have the same Raft id, and both would vote with it.
-        if let Some(former) = Identity::load(&self.raft_dir)?.map(|identity| identity.name)
+        let identity = Identity::load(&self.raft_dir)?;
+        let recorded = match &identity {
+            Some(identity) => self.recorded_name(identity)?,
+            None => None,
+        };
+        let is_recorded = recorded.as_deref() == Some(self.name);
+        if let Some(former) = identity.map(|identity| identity.name)
             && former != self.name
+            && !is_recorded
         {
+            let former = recorded.unwrap_or(former);
             return Err(RecoverError::Failed(format!(
                 "this node's ID was {former} and is {} now, but a recovery must not change it: start the node with -node-id={former}",
                 self.name
             )));
         }
         let Some(own) = peers.get(self.name) else {
+            if let Some(recorded) = recorded.filter(|name| peers.get(name).is_some()) {
+                return Err(RecoverError::Failed(format!(
+                    "{} names this node by the ID {recorded} that its cluster knows, but it was started as {}: start it with -node-id={recorded}",
+                    path.display(),
+                    self.name
+                )));
+            }
             return Err(RecoverError::Failed(format!(
                 "this node's ID {} is not in {}, which names {}: add it, or take the file away from this node",
                 self.name,
@@ -210,6 +227,22 @@ impl<'a> Recovery<'a> {
             tracing::warn!(target: "recovery", "{} gives this node the address {} but it advertises {advertised}: other nodes will look for it at the former", path.display(), own.address);
         }
         Ok(())
+    }
+
+    /// The name of this data directory in the stored membership. The identity has another one after a start
+    /// under another name, until a leader records that.
+    fn recorded_name(&self, identity: &Identity) -> Result<Option<String>, RecoverError> {
+        let Some(stored) = node_db::offline::stored(self.data_dir)? else {
+            return Ok(None);
+        };
+        let membership = decode_meta(&stored.meta).map_err(|e| {
+            RecoverError::Failed(format!("the membership in the database's state file: {e}"))
+        })?;
+        let own = RaftId::from(identity.raft_id());
+        let mut ids = membership.membership().nodes().map(|(id, _)| id);
+        Ok(ids
+            .find(|id| id.same_directory(&own))
+            .map(|id| id.name().to_owned()))
     }
 
     /// Checks everything that could make the recovery fail, decides its result, and writes the journal.

@@ -5,8 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_util::sync::CancellationToken;
-
 use super::{
     bootstrapper::{Bootstrapper, ClusterError},
     decide::{Decision, Own, Round, decide},
@@ -25,7 +23,7 @@ const ROUND_PAUSE: Duration = Duration::from_secs(1);
 
 impl Bootstrapper {
     /// Joins a cluster, or forms the first one once enough empty nodes have been found.
-    pub(super) async fn form(&self, stop: &CancellationToken) -> Result<(), ClusterError> {
+    pub(super) async fn form(&self) -> Result<(), ClusterError> {
         let deadline = Instant::now() + self.options.expect_timeout;
         let mut last_why = String::new();
         loop {
@@ -55,19 +53,9 @@ impl Bootstrapper {
                 return Err(ClusterError::BootTimeout(why));
             }
             let pause = ROUND_PAUSE.mul_f64(1.0 + rand::random::<f64>());
-            if self.stopped_before_leader(pause, stop).await {
-                return Err(ClusterError::Canceled("boot"));
-            }
-        }
-    }
-
-    /// Waits for a leader, at most `pause`. True if the node was stopped meanwhile.
-    async fn stopped_before_leader(&self, pause: Duration, stop: &CancellationToken) -> bool {
-        let mut leadership = self.consensus.watch_leadership();
-        tokio::select! {
-            () = stop.cancelled() => true,
-            _ = leadership.wait_for(|l| l.leader.is_some()) => false,
-            () = tokio::time::sleep(pause) => false,
+            let mut leadership = self.consensus.watch_leadership();
+            let led = leadership.wait_for(|l| l.leader.is_some());
+            let _ = tokio::time::timeout(pause, led).await;
         }
     }
 

@@ -1,5 +1,5 @@
 //! Requests to join: sent to any member, then to the leader that it names.
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -17,8 +17,13 @@ use crate::internode::{
 const MAX_REDIRECTS: usize = 10;
 /// Time limit of one request. The leader responds after the membership entry is committed.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an admitted node waits until it is a member for good, and how often it checks.
+const VOTE_LIMIT: Duration = Duration::from_secs(30);
+const VOTE_PAUSE: Duration = Duration::from_millis(10);
 /// Time limit for finding out whether an HTTP server listens at a join address.
 const HTTP_PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+const UNAUTHORIZED: &str = "unauthorized";
 
 /// Why a round over the addresses failed. The next round may succeed, also after a refusal: the credentials
 /// file may have been changed, or the old member removed.
@@ -39,10 +44,9 @@ pub(super) async fn join_once(
         match join_at(bootstrapper, address).await {
             Ok(()) => return Ok(address.clone()),
             Err(e) => {
-                // A node that was not reached has not asked for credentials.
-                let answered = !e.0.starts_with("dial tcp ");
+                let refused = e.0 == UNAUTHORIZED;
                 let anonymous = bootstrapper.options.own_user.credentials().is_none();
-                let hint = if answered && anonymous {
+                let hint = if refused && anonymous {
                     " (did you forget to set -join-as?)"
                 } else {
                     ""
@@ -87,15 +91,31 @@ async fn join_at(bootstrapper: &Bootstrapper, first: &str) -> Result<(), JoinErr
                 } else {
                     local.enter(&cluster)
                 };
-                return adopted.map_err(|e| JoinError(e.to_string()));
+                adopted.map_err(|e| JoinError(e.to_string()))?;
+                if !has_state {
+                    await_vote(bootstrapper).await;
+                }
+                return Ok(());
             }
             JoinResponse::NotLeader(Some(leader)) if leader != address => address = leader,
             JoinResponse::NotLeader(_) => return Err(JoinError("no leader".into())),
             JoinResponse::Refused(reason) => return Err(JoinError(reason)),
-            JoinResponse::Unauthorized => return Err(JoinError("unauthorized".into())),
+            JoinResponse::Unauthorized => return Err(JoinError(UNAUTHORIZED.into())),
         }
     }
     Err(JoinError("max redirects exceeded".into()))
+}
+
+/// Waits until this node votes, as far as it is to, and the log has said so.
+async fn await_vote(bootstrapper: &Bootstrapper) {
+    let deadline = Instant::now() + VOTE_LIMIT;
+    while bootstrapper.consensus.awaits_vote() {
+        if Instant::now() >= deadline {
+            tracing::info!(target: "cluster-join", "admitted, but still without what was written before: it is a member once it has that");
+            return;
+        }
+        tokio::time::sleep(VOTE_PAUSE).await;
+    }
 }
 
 /// Fails if an HTTP server listens at `address`: the most common mistake in `-join`, so it is reported at

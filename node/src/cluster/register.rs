@@ -21,11 +21,7 @@ const READ_PAUSE: Duration = Duration::from_secs(1);
 impl Bootstrapper {
     /// Claims the key and forms a cluster, or joins the node that the key names; repeated until the node is
     /// in a cluster.
-    pub(super) async fn register(
-        &self,
-        key: &LeaderKey,
-        stop: &CancellationToken,
-    ) -> Result<(), ClusterError> {
+    pub(super) async fn register(&self, key: &LeaderKey) -> Result<(), ClusterError> {
         let own = Own {
             raft_id: self.local.raft_id().to_owned(),
             raft_addr: self.local.raft_addr.clone(),
@@ -49,13 +45,7 @@ impl Bootstrapper {
                 last_why = why;
             }
             let pause = READ_PAUSE.mul_f64(1.0 + rand::random::<f64>());
-            if stop
-                .run_until_cancelled(tokio::time::sleep(pause))
-                .await
-                .is_none()
-            {
-                return Err(ClusterError::Canceled("discovery"));
-            }
+            tokio::time::sleep(pause).await;
         }
     }
 

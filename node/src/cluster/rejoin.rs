@@ -1,8 +1,6 @@
 //! The restart of a member: it finds its cluster again, also if addresses have changed meanwhile.
 use std::{collections::BTreeSet, time::Duration};
 
-use tokio_util::sync::CancellationToken;
-
 use super::{bootstrapper::Bootstrapper, join::join_once};
 
 /// Pause between attempts to reach the cluster.
@@ -12,13 +10,12 @@ impl Bootstrapper {
     /// Waits until this member follows a leader (or leads) and the membership holds its current address,
     /// without a time limit. Meanwhile it contacts other nodes: the cluster may have no leader, or may know
     /// this node under an old address.
-    pub(super) async fn rejoin(&self, stop: &CancellationToken) {
+    pub(super) async fn rejoin(&self) {
         let mut leadership = self.consensus.watch_leadership();
         loop {
             // Usually the leader is heard from within a moment; contacting other nodes before that would be
             // useless traffic.
             let led = tokio::select! {
-                () = stop.cancelled() => return,
                 _ = leadership.wait_for(|l| l.leader.is_some()) => true,
                 () = tokio::time::sleep(REJOIN_PAUSE) => false,
             };
@@ -35,13 +32,8 @@ impl Bootstrapper {
             } else {
                 self.try_rejoin().await;
             }
-            if led
-                && stop
-                    .run_until_cancelled(tokio::time::sleep(REJOIN_PAUSE))
-                    .await
-                    .is_none()
-            {
-                return;
+            if led {
+                tokio::time::sleep(REJOIN_PAUSE).await;
             }
         }
     }

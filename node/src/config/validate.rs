@@ -161,6 +161,8 @@ fn raft_addresses(config: &Config, errors: &mut Vec<String>) {
         None if repeats_bind => {}
         None => errors.push("raft advertised address not valid".to_owned()),
         Some((host, port)) => {
+            // Other nodes would look for `:4002` on their own machine.
+            let host = if host.is_empty() { "0.0.0.0" } else { host };
             errors.extend(unroutable("Raft", "raft", host));
             if !is_port(port) && !repeats_bind {
                 errors.push("raft advertised port is not valid".to_owned());

@@ -2,7 +2,16 @@
 use std::{collections::BTreeMap, time::Duration};
 
 /// Subcommands of this program, selected by their name.
-const SUBCOMMANDS: [&str; 3] = ["inspect", "prepare", "skip-entry"];
+const SUBCOMMANDS: [&str; 8] = [
+    "archive",
+    "backup",
+    "fetch",
+    "hash-password",
+    "inspect",
+    "parked",
+    "prepare",
+    "skip-entry",
+];
 /// Directory of SQLite extensions in the image, each as `<name>.zip`.
 const EXTENSIONS: &str = "/opt/extensions";
 const DEFAULT_DATA: &str = "/rqlite/file/data";

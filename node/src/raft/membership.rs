@@ -26,8 +26,9 @@ use super::{
 
 /// Longest wait for another membership change to end.
 const CHANGE_LIMIT: Duration = Duration::from_secs(10);
-/// Interval at which a change in progress or a learner that catches up is checked.
+/// Interval at which a change in progress or a learner that catches up is checked; the former ever less often.
 const CHANGE_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A learner this close to the end of the log (in entries, each a batch) may vote: the joint change itself
 /// brings the rest.
 const CAUGHT_UP_ENTRIES: u64 = 16;
@@ -425,15 +426,27 @@ impl Consensus {
         self.change(ChangeMembers::AddVoterIds(ids)).await
     }
 
-    /// Waits until `id` votes, at most `limit`; the member maintenance promotes it.
+    /// Whether this node is to vote, and does not yet do so for good; also before the log has told it.
+    pub fn awaits_vote(&self) -> bool {
+        let own = RaftId::from(self.local().raft_id());
+        let members = self.members();
+        let record = members.iter().find(|(id, ..)| *id == own);
+        record.is_none_or(|(_, member, _)| member.wants_vote) && !self.votes_for_good(&own)
+    }
+
+    /// Whether `id` votes in every part of the newest committed membership. Until a change to a joint one is
+    /// completed, the loss of one more node may cost the quorum.
+    fn votes_for_good(&self, id: &RaftId) -> bool {
+        let committed = self.progress().membership();
+        let configs = committed.membership().get_joint_config();
+        !configs.is_empty() && configs.iter().all(|voters| voters.contains(id))
+    }
+
+    /// Waits until `id` votes for good, at most `limit`; the member maintenance promotes it.
     pub async fn wait_for_voter(&self, id: &RaftId, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         loop {
-            if self
-                .members()
-                .iter()
-                .any(|(member, _, voter)| member == id && *voter)
-            {
+            if self.votes_for_good(id) {
                 return true;
             }
             if Instant::now() >= deadline || !self.is_mine() {
@@ -459,7 +472,21 @@ impl Consensus {
     async fn change(&self, change: ChangeMembers<RaftId, Member>) -> Result<(), ChangeError> {
         let deadline = Instant::now() + CHANGE_LIMIT;
         let _one_at_a_time = self.changing().lock().await;
+        let mut pause = CHANGE_PAUSE;
         loop {
+            // openraft would refuse the change, and log that.
+            while !self.may_change() && Instant::now() < deadline {
+                if !self.is_mine() {
+                    return Err(ChangeError::NotLeader);
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            if Instant::now() >= deadline {
+                return Err(ChangeError::Refused(
+                    "another membership change is still under way; try again".into(),
+                ));
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             let attempt =
                 tokio::time::timeout(left, self.raft.change_membership(change.clone(), false))
@@ -475,14 +502,19 @@ impl Consensus {
             };
             match classify(error) {
                 Some(error) => return Err(error),
-                None if Instant::now() >= deadline => {
-                    return Err(ChangeError::Refused(
-                        "another membership change is still under way; try again".into(),
-                    ));
+                None => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                None => tokio::time::sleep(CHANGE_PAUSE).await,
             }
         }
+    }
+
+    /// Whether the newest membership is committed: otherwise it cannot be changed, perhaps for long.
+    pub(super) fn may_change(&self) -> bool {
+        let metrics = self.metrics();
+        let newest = metrics.membership_config.log_id().map(|id| id.index);
+        newest.is_none_or(|index| index <= self.commit_index())
     }
 }
 

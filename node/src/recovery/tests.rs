@@ -407,3 +407,34 @@ async fn a_plan_gives_the_lineage() {
         );
     }
 }
+
+/// A start under another name changes the identity, but what the cluster knows is the former name.
+#[tokio::test]
+async fn the_name_that_the_cluster_knows_counts_after_a_start_under_another() {
+    let sample = Sample::new().await;
+    let raft_dir = sample.dir.path().join("raft");
+    let mut identity = Identity::load(&raft_dir).unwrap().unwrap();
+    let known = members(&[
+        (&identity.raft_id(), "a:1", true),
+        ("b#1", "b:1", true),
+        ("c#1", "c:1", true),
+    ]);
+    node_db::offline::replace_meta(sample.dir.path(), |meta| {
+        known.in_meta(meta).map_err(|e| e.to_string())
+    })
+    .unwrap();
+    identity.name = "moved:4002".into();
+    identity.save(&raft_dir).unwrap();
+    sample.ask(ALONE);
+    let refused = |name| {
+        let recovery = Recovery::new(sample.dir.path(), name);
+        let result = recovery.follow_file("a:4002", &mut |_| Ok(()));
+        result.unwrap_err().to_string()
+    };
+    for name in ["moved:4002", "z"] {
+        let text = refused(name);
+        assert!(text.contains("-node-id=a"), "{text}");
+    }
+    assert!(sample.start(usize::MAX).unwrap());
+    assert_eq!(sample.state().identity.name, "a");
+}

@@ -1,4 +1,4 @@
-//! What a member does before it stops: it leaves the cluster if that is configured, or hands over leadership.
+//! What a member does before it stops: it leaves the cluster if that is configured, or transfers leadership.
 use std::time::Duration;
 
 use anyhow::bail;
@@ -19,11 +19,15 @@ impl Node {
             archive::finish(archive, consensus).await;
         }
         self.background_stop.cancel();
-        let others = consensus
-            .members()
+        let members = consensus.members();
+        let mut others = members
             .iter()
-            .any(|(id, ..)| id.name() != self.local.name());
-        if !others {
+            .filter(|(id, ..)| id.name() != self.local.name());
+        // Nobody else could take over: the cluster ends with the sole voter, and continues with it.
+        let votes = members
+            .iter()
+            .any(|(id, _, voter)| id.name() == self.local.name() && *voter);
+        if !others.any(|(.., voter)| *voter || !votes) {
             return Ok(());
         }
         if config.raft_cluster_remove_shutdown {

@@ -291,7 +291,7 @@ impl Store {
             Ok(meta) => meta,
             Err(e) => return Readiness::LeaderNotContactable(e),
         };
-        if self.is_restoring() {
+        if self.is_restoring() || opened.consensus.awaits_vote() {
             return Readiness::NotReady;
         }
         if sync && let Err(e) = self.caught_up(meta.commit_index.max(1), timeout).await {

@@ -159,6 +159,10 @@ const RULES: &[(&str, &str)] = &[
         "raft advertised port is not valid",
     ),
     (
+        "-raft-addr=:4002",
+        "advertised Raft address is not routable (0.0.0.0), specify it via -raft-addr or -raft-adv-addr",
+    ),
+    (
         "-raft-addr=0.0.0.0:4002",
         "advertised Raft address is not routable (0.0.0.0), specify it via -raft-addr or -raft-adv-addr",
     ),

@@ -44,6 +44,9 @@ pub async fn maintain_members(consensus: Consensus, reaping: Reaping, stop: Canc
         tracker.leading_since(leadership.term);
         let unreachable = tracker.unreachable_members(&consensus);
         consensus.note_unreachable(unreachable.clone());
+        if !consensus.may_change() {
+            continue;
+        }
         let members = consensus.metrics().membership_config;
         if members.membership().get_joint_config().len() > 1 {
             if consensus.changing().try_lock().is_err() {
