@@ -51,6 +51,7 @@ fn presented(
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn only_the_given_certificate_within_its_time_and_for_its_names() {
     let (key, other_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let made = |params: CertificateParams, key: &KeyPair| params.self_signed(key).unwrap();
