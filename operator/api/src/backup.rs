@@ -189,8 +189,8 @@ pub struct RqliteBackupStatus {
     /// nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<StoreTarget>,
-    /// What this backup's pods have of the cluster's, as in a pod: image, pull secrets, scheduling, variables,
-    /// volumes. The file may have to be deleted when the cluster is gone.
+    /// What this backup's pods have of the cluster's, as in a pod: image, pull secrets, scheduling,
+    /// variables, volumes. The file may have to be deleted when the cluster is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<AnyObject>")]
     pub pod: Option<Box<PodSpec>>,

@@ -1,6 +1,5 @@
-//! What the pods of Jobs have of their cluster's pods: image, account, scheduling, and what its users added so
-//! that nodes reach the store. Sidecars and init containers are the nodes' alone: with them a Job would not
-//! end.
+//! What the pods of Jobs have of their cluster's pods: image, account, scheduling, and what users added so
+//! that nodes reach the store. Sidecars and init containers are for nodes only: with them a Job would not end.
 use k8s_openapi::api::core::v1::{Container, LocalObjectReference, PodSpec, Volume, VolumeMount};
 use operator_api::{
     RqliteCluster,
