@@ -1,5 +1,5 @@
 //! What the pods of Jobs have of their cluster's pods: image, account, scheduling, and what users added so
-//! that nodes reach the store. Sidecars and init containers are for nodes only: with them a Job would not end.
+//! that nodes reach the store. Not sidecars and init containers: with a sidecar a Job would not end.
 use k8s_openapi::api::core::v1::{Container, LocalObjectReference, PodSpec, Volume, VolumeMount};
 use operator_api::{
     RqliteCluster,
