@@ -24,6 +24,12 @@ fn print(output: &node::inspect::CommandOutput) -> ExitCode {
     }
 }
 
+/// Runs a subcommand that a stop signal ends, and prints its result.
+fn stoppable(run: impl FnOnce() -> node::inspect::CommandOutput) -> ExitCode {
+    stop::end_on_signal();
+    print(&run())
+}
+
 #[expect(
     clippy::print_stderr,
     reason = "output of a command line program before logging starts"
@@ -32,14 +38,8 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|word| word.to_str()) {
         Some("archive") => return archive(arguments),
-        Some("backup") => {
-            stop::end_on_signal();
-            return print(&node::backup_command::backup(arguments));
-        }
-        Some("fetch") => {
-            stop::end_on_signal();
-            return print(&node::backup_command::fetch(arguments));
-        }
+        Some("backup") => return stoppable(|| node::backup_command::backup(arguments)),
+        Some("fetch") => return stoppable(|| node::backup_command::fetch(arguments)),
         Some("entrypoint") => return print(&node::entrypoint::run(arguments)),
         Some("hash-password") => return print(&node::hash_password::run(arguments)),
         Some("inspect") => return print(&node::inspect::run(arguments)),
@@ -112,8 +112,7 @@ fn archive(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         eprintln!("starting again with TZ=UTC: {e}");
         return ExitCode::FAILURE;
     }
-    stop::end_on_signal();
-    print(&node::restore::command::run(arguments))
+    stoppable(|| node::restore::command::run(arguments))
 }
 
 /// Executes the program again in the same process, because two settings take effect only at the start of a

@@ -1,5 +1,5 @@
-//! The forced end of a process: of a node that does not stop in time after the stop signal, and of a subcommand
-//! by the signal.
+//! The forced end of a process: of a node that does not stop in time after the stop signal, and of a
+//! subcommand by the signal.
 use std::{thread, time::Duration};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,8 +32,8 @@ pub fn end_in_time(hurry: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Ends a subcommand on SIGTERM and SIGINT. The first process of a container has no default for them: it would
-/// go on, and write to a store, until it is killed.
+/// Ends a subcommand on SIGTERM and SIGINT. The first process of a container ignores them by default: it
+/// would continue to write to a store until it is killed.
 pub fn end_on_signal() {
     if let Err(e) = listen() {
         tracing::warn!(target: "rqlited", "stop signals are not listened to: {e}");

@@ -223,8 +223,8 @@ mod tests {
         let other = event("SuccessfulCreate", "a pod", "2026-01-01T00:58:00Z");
         let cases: [(&[Event], Option<&str>); 4] = [
             (&[], None),
-            (&[old.clone()], None),
-            (&[first.clone(), second.clone(), old], Some("quota")),
+            (std::slice::from_ref(&old), None),
+            (&[first.clone(), second.clone(), old.clone()], Some("quota")),
             (&[other, first], Some("no account")),
         ];
         for (events, expected) in cases {

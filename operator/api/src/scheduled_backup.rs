@@ -194,8 +194,8 @@ pub struct RqliteScheduledBackupStatus {
     /// What was left out last and why, or what is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Ready: the newest backup succeeded. False with BackupFailed, Overdue (two times of the schedule have passed
-    /// since the last success), ClusterMissing or InvalidSchedule.
+    /// Ready: the newest backup succeeded. False with BackupFailed, Overdue (two times of the schedule have
+    /// passed since the last success), ClusterMissing or InvalidSchedule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

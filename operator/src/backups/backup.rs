@@ -1,93 +1,39 @@
 //! Decides the next step of one RqliteBackup. What a step relies on (the target, the name of the file, the
 //! Job) is written to the status before it, so that it survives a crash.
 mod deletion;
+mod step;
 
-use k8s_openapi::{
-    api::batch::v1::Job,
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource as _, ResourceExt as _};
 use operator_api::{
     RqliteBackup, RqliteBackupStatus, RqliteCluster,
     backup::BackupPhase,
-    cluster::Deletion,
     names,
     status::{AVAILABLE, AuthenticationStage, TlsStage},
 };
 use serde::Deserialize;
 
-pub use self::deletion::is_let_go;
+use self::step::{LET_GO, WAIT_SECONDS, is_deleted_with_object, put, record, record_news, short};
+pub use self::{
+    deletion::is_let_go,
+    step::{ABANDON_ANNOTATION, FINALIZER, Seen, Step, has_finalizer},
+};
 use super::{
     base,
     job::{self, Reach},
-    job_seen::{JobRef, JobSeen},
+    job_seen::JobSeen,
 };
 use crate::cluster::{
     deciders::manager,
     facts::{authentication::is_known_by, image::Parts},
 };
 
-/// Finalizer of a backup whose file is deleted with it.
-pub const FINALIZER: &str = concat!(operator_api::group!(), "/backup");
-/// Annotation of an RqliteBackup that is being deleted: `"true"` leaves its file in the store, for example
-/// because the store no longer exists.
-pub const ABANDON_ANNOTATION: &str = concat!(operator_api::group!(), "/abandon-object");
-/// Advice for a backup whose file cannot be deleted.
-const LET_GO: &str = concat!(
-    "To leave the file in the store, set spec.deletionPolicy: Retain, or the annotation ",
-    operator_api::group!(),
-    "/abandon-object: \"true\""
-);
-/// Seconds until the next step while waiting for something that no watch reports.
-const WAIT_SECONDS: u64 = 15;
 /// Reason of a condition while the API server rejects a Job.
 const REFUSED: &str = "JobRefused";
 /// Reason of the condition `Complete` of a backup whose Job was deleted before its end was seen.
 const UNSEEN: &str = "ResultUnknown";
 /// Status of the condition `Complete` until the backup has succeeded or failed.
 const WAITS: &str = "Unknown";
-/// Longest message in a status, in characters.
-const MAX_TEXT_CHARS: usize = 1024;
-
-/// What [`decide`] depends on.
-#[derive(Debug)]
-pub struct Seen<'a> {
-    /// The present time.
-    pub now: Time,
-    /// The backup.
-    pub backup: &'a RqliteBackup,
-    /// The cluster that it names, if that exists.
-    pub cluster: Option<&'a RqliteCluster>,
-    /// The Job of the backup.
-    pub job: Option<JobSeen>,
-    /// Pods of its Job that have not ended, also if the Job is deleted. Only read if the backup is being deleted.
-    pub pods: &'a [String],
-    /// The Job that deletes its file.
-    pub deletion: Option<JobSeen>,
-    /// The operator's default image, for a cluster that is gone.
-    pub node_image: &'a str,
-    /// DNS domain of the Kubernetes cluster, if the RqliteCluster's status has none.
-    pub domain: &'a str,
-    /// Whether the platform assigns users to pods (OpenShift).
-    pub assigns_users: bool,
-}
-
-/// One step.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Add or remove the finalizer.
-    Finalizer(bool),
-    /// Write the status.
-    Record(Box<RqliteBackupStatus>),
-    /// Create a Job, unless one of the same name exists.
-    Create(Box<Job>),
-    /// Delete a Job that runs.
-    Stop(JobRef),
-    /// Decide again after so many seconds.
-    Wait(u64),
-    /// Nothing is left to do.
-    Done,
-}
 
 /// The result that the Job's pod writes: JSON of `rqlited backup`, as the termination message.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -128,11 +74,6 @@ pub fn decide(seen: &Seen<'_>) -> Step {
     }
 }
 
-/// Whether its deletion waits for that of its file.
-pub fn has_finalizer(backup: &RqliteBackup) -> bool {
-    backup.finalizers().iter().any(|one| one == FINALIZER)
-}
-
 /// Whether the finalizer of an ended backup is as its deletion policy requires.
 pub fn is_settled(backup: &RqliteBackup) -> bool {
     let status = backup.status.as_ref();
@@ -152,10 +93,6 @@ pub fn has_class(backup: &RqliteBackup, cluster: Option<&RqliteCluster>) -> bool
 /// Whether its Job was deleted before its end was seen. Then a good file may be in the store.
 pub fn ended_unseen(status: &RqliteBackupStatus) -> bool {
     status.conditions.iter().any(|one| one.reason == UNSEEN)
-}
-
-fn is_deleted_with_object(backup: &RqliteBackup) -> bool {
-    backup.spec.how.deletion_policy == Some(Deletion::Delete)
 }
 
 /// The step while the Job cannot run because `missing` is missing: reports it, and waits.
@@ -183,14 +120,6 @@ pub fn refused(seen: &Seen<'_>, why: &str) -> Step {
         ..status
     };
     record_news(seen, put(next, &seen.now, is, &text))
-}
-
-/// Writes the status if it differs from the present one, or waits.
-fn record_news(seen: &Seen<'_>, next: RqliteBackupStatus) -> Step {
-    match seen.backup.status.as_ref() == Some(&next) {
-        true => Step::Wait(WAIT_SECONDS),
-        false => record(next),
-    }
 }
 
 /// Before the Job: checks whether the backup is possible, and records where the file goes.
@@ -456,41 +385,6 @@ fn with_condition(
     message: &str,
 ) -> RqliteBackupStatus {
     put(status, now, ("Complete", is, reason), message)
-}
-
-/// Sets a condition. Its transition time changes only with its status.
-fn put(
-    mut status: RqliteBackupStatus,
-    now: &Time,
-    (kind, is, reason): (&str, &str, &str),
-    message: &str,
-) -> RqliteBackupStatus {
-    let all = &mut status.conditions;
-    let before = all.iter().find(|one| one.type_ == kind && one.status == is);
-    let since = before.map_or_else(|| now.clone(), |one| one.last_transition_time.clone());
-    all.retain(|one| one.type_ != kind);
-    all.push(Condition {
-        type_: kind.to_owned(),
-        status: is.to_owned(),
-        reason: reason.to_owned(),
-        message: message.to_owned(),
-        last_transition_time: since,
-        observed_generation: None,
-    });
-    status
-}
-
-/// The end of a text, at most [`MAX_TEXT_CHARS`] long: programs print the reason last.
-fn short(text: String) -> String {
-    let text = operator_api::failure::one_line(&text);
-    let count = text.chars().count();
-    text.chars()
-        .skip(count.saturating_sub(MAX_TEXT_CHARS))
-        .collect()
-}
-
-fn record(status: RqliteBackupStatus) -> Step {
-    Step::Record(Box::new(status))
 }
 
 /// Writes into the status what it waits for, unless the status says so already.

@@ -42,8 +42,8 @@ pub enum Look {
     OnChange,
 }
 
-/// Whether this installation manages the cluster. If it does not exist, the recorded class decides; the
-/// installation of the default class handles objects without a record, and reports that the cluster is missing.
+/// Whether this installation manages the cluster. If it does not exist, the recorded class decides. Without a
+/// record the installation of the default class reports that the cluster is missing.
 pub(super) async fn is_managed(
     context: &Context,
     cluster: Option<&RqliteCluster>,

@@ -104,10 +104,10 @@ pub async fn run(scope: Scope, context: Arc<Context>, stop: watch::Receiver<bool
             .and_then(|one| referred(&one, names::SCHEDULE_LABEL));
         std::future::ready(of)
     });
-    let (mut present, told) = (Present::default(), Arc::clone(&context));
+    let (mut present, shown) = (Present::default(), Arc::clone(&context));
     let schedules = of_kind_with(&scope, &context, stop, move |event| {
         for (namespace, name) in present.gone(event) {
-            told.metrics.forget_schedule(&namespace, &name);
+            shown.metrics.forget_schedule(&namespace, &name);
         }
     });
     let schedules = schedules.reconcile_on(made);

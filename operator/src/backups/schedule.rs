@@ -1,15 +1,18 @@
 //! Decides what a schedule does now: which backup to create, which to delete, and when to decide again.
 mod ready;
+mod seen;
 
 use std::collections::BTreeSet;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use operator_api::{
-    RqliteScheduledBackupSpec, RqliteScheduledBackupStatus, backup::BackupPhase,
-    scheduled_backup::Concurrency,
+    RqliteScheduledBackupStatus, backup::BackupPhase, scheduled_backup::Concurrency,
 };
 
-pub use self::ready::Ready;
+pub use self::{
+    ready::Ready,
+    seen::{Made, Seen},
+};
 use super::{
     cron::{Schedule, is_ahead},
     retention::{Kept, outdated},
@@ -22,44 +25,6 @@ const FAILED_KEPT: i32 = 3;
 const MAX_ACTIVE: usize = 16;
 /// Longest pause while nothing is due, in seconds.
 const CALM_SECONDS: i64 = 300;
-
-/// A backup that this schedule has made.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Made {
-    /// Its name.
-    pub name: String,
-    /// When it was created.
-    pub created: Timestamp,
-    /// When it ended.
-    pub completed: Option<Timestamp>,
-    /// Its phase.
-    pub phase: BackupPhase,
-    /// Whether its Job was deleted before its end was seen: a good file may be in the store.
-    pub unseen: bool,
-    /// Whether it is being deleted.
-    pub deleting: bool,
-}
-
-/// What [`decide`] depends on.
-#[derive(Debug)]
-pub struct Seen<'a> {
-    /// The present time.
-    pub now: Timestamp,
-    /// Name of the schedule.
-    pub name: &'a str,
-    /// When it was created.
-    pub created: Timestamp,
-    /// Generation of the spec.
-    pub generation: Option<i64>,
-    /// Its spec.
-    pub spec: &'a RqliteScheduledBackupSpec,
-    /// Its status.
-    pub status: &'a RqliteScheduledBackupStatus,
-    /// The backups that it has made.
-    pub made: &'a [Made],
-    /// Class of the cluster's operators; `None` if the cluster does not exist.
-    pub class: Option<&'a str>,
-}
 
 /// What to do, in this order: create the backup, write the status, delete backups.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,5 +1,5 @@
-//! Removes the finalizers of backups: without an operator they would block the deletion of backups and of their
-//! namespaces. The files stay. An operator that is installed later adds the finalizers again.
+//! Removes the finalizers of backups: without an operator they would block the deletion of backups and of
+//! their namespaces. The files stay. An operator that is installed later adds the finalizers again.
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
@@ -10,8 +10,10 @@ use kube::{
 use operator_api::{RqliteBackup, names};
 use serde_json::{Value, json};
 
-use super::ATTEMPTS;
 use crate::backups::backup::FINALIZER;
+
+/// Attempts to write one object.
+const ATTEMPTS: usize = 3;
 
 /// The clusters by namespace and name, and whether they were this installation's.
 pub(super) type Known = BTreeMap<(String, String), bool>;

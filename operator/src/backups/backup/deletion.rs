@@ -2,7 +2,7 @@
 use kube::ResourceExt as _;
 use operator_api::{RqliteBackup, RqliteBackupStatus, backup::BackupPhase};
 
-use super::{
+use super::step::{
     ABANDON_ANNOTATION, LET_GO, Seen, Step, has_finalizer, is_deleted_with_object, put, record,
     record_news, short,
 };

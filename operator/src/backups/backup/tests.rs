@@ -1,12 +1,14 @@
 //! Every step of a backup, of its failures and of its deletion.
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator_api::{
     RqliteBackupSpec, RqliteClusterSpec,
-    cluster::Archive,
+    cluster::{Archive, Deletion},
     status::{RqliteClusterStatus, Target},
     store::{S3, StoreTarget},
 };
 
 use super::*;
+use crate::backups::job_seen::JobRef;
 
 mod pods;
 

@@ -2,7 +2,7 @@
 use k8s_openapi::jiff::{Timestamp, ToSpan as _};
 use operator_api::{RqliteScheduledBackupStatus, backup::BackupPhase};
 
-use super::{Made, Seen};
+use super::seen::{Made, Seen};
 use crate::backups::{
     cron::{Schedule, is_ahead},
     job,
@@ -79,9 +79,9 @@ pub(super) fn verdict(
     }
 }
 
-/// The last success and the time until which the next one was expected, if that has passed: the second time of
-/// the schedule, and the allowed duration. A suspended schedule is never overdue, and the time in which it was
-/// suspended does not count.
+/// The last success and the time until which the next one was expected, if that has passed: the second time
+/// of the schedule, and the allowed duration. A suspended schedule is never overdue, and the time in which it
+/// was suspended does not count.
 fn overdue(
     seen: &Seen<'_>,
     schedule: &Schedule,

@@ -1,5 +1,5 @@
 //! Due, late, overlapping, suspended; what goes; a walk through restarts.
-use operator_api::{Span, scheduled_backup::BackupRetention};
+use operator_api::{RqliteScheduledBackupSpec, Span, scheduled_backup::BackupRetention};
 
 use super::*;
 
