@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
+    archive::await_archived,
     binary,
     cluster::Cluster,
     fault::{
@@ -117,19 +118,6 @@ fn rows(file: &Path) -> Result<Vec<(i64, i64)>> {
 fn status(cluster: &mut Cluster) -> Result<Value> {
     let leader = cluster.leader()?;
     cluster.client(leader).get_json("/archive")
-}
-
-/// Waits until the leader says that nothing is missing.
-fn await_archived(cluster: &mut Cluster) -> Result<Value> {
-    wait::until("the archive to hold everything", CATCH_UP_LIMIT, || {
-        let now = status(cluster).map_err(|e| e.to_string())?;
-        let is_done = now["behind_entries"] == 0 && now["archived_index"].as_u64() > Some(0);
-        if is_done {
-            Ok(now)
-        } else {
-            Err(now.to_string())
-        }
-    })
 }
 
 /// Writes while `act` runs; returns what was written.
@@ -491,12 +479,12 @@ fn a_folder_that_vanishes_is_not_made_again() -> Result<()> {
     let mut cluster = Cluster::start_with(1, &[&archive.flag()])?;
     cluster.client(0).execute(NUMBERED_TABLE, &[])?;
     await_archived(&mut cluster)?;
-    let aside = archive.root.path().join("aside");
+    let away = archive.root.path().join("away");
     for (round, mount_point, want) in [
         (0, false, "the archive was there and is gone"),
         (1, true, "the archive was there and is gone"),
     ] {
-        fs::rename(archive.store(), &aside)?;
+        fs::rename(archive.store(), &away)?;
         if mount_point {
             fs::create_dir(archive.store())?;
         }
@@ -516,7 +504,7 @@ fn a_folder_that_vanishes_is_not_made_again() -> Result<()> {
             fs::remove_dir(archive.store())?;
         }
         ensure!(!archive.store().exists(), "the folder was made again");
-        fs::rename(&aside, archive.store())?;
+        fs::rename(&away, archive.store())?;
         let now = await_archived(&mut cluster)?;
         ensure!(now["gap"].is_null(), "a gap: {now}");
         ensure!(now["last_error"].is_null(), "an error: {now}");

@@ -21,13 +21,13 @@ use parking_lot::Mutex;
 use tempfile::TempPath;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::kept::{METADATA_FILE, name_at};
 use self::{
     decide::{Next, Seen, next, pause_after_failures},
     kept::{KeptCopy, id_key},
     settings::AutoBackupSettings,
     upload::{Packing, upload_file},
 };
+pub(crate) use self::{kept::name_at, settings::METADATA_FILE};
 use crate::{
     clock::{NEVER, now, rfc3339},
     metrics::{Counter, Metrics},

@@ -1,6 +1,6 @@
 //! Runs after an installation was uninstalled, from the chart's Job, never at an upgrade: the clusters'
-//! statuses say that no operator manages them, the Lease is deleted, and the finalizers of backups are removed.
-//! An operator that is installed later overwrites all of it.
+//! statuses say that no operator manages them, the Lease is deleted, and the finalizers of backups are
+//! removed. An operator that is installed later overwrites all of it.
 mod backups;
 
 use std::time::Duration;

@@ -436,7 +436,8 @@ fn nodes_accept_the_certificate_of_backups() {
         secret_name: Some(GIVEN[0].to_owned()),
         issuer_ref: None,
     });
-    let stages: [(&str, &dyn Fn(&mut World)); 5] = [
+    type Stage<'a> = (&'a str, &'a dyn Fn(&mut World));
+    let stages: [Stage<'_>; 5] = [
         ("a new cluster", &|_| {}),
         ("a given certificate", &|world| {
             world.source.clone_from(&source);

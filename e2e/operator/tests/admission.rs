@@ -178,7 +178,6 @@ fn consent(server: &Objects) -> Result<()> {
 }
 
 /// What lets a cluster's pods mount or run anything needs the right to create pods.
-#[expect(clippy::too_many_lines, reason = "a table of requests")]
 fn pod_rights(server: &Objects) -> Result<()> {
     let powers = [
         (

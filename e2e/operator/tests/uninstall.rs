@@ -32,6 +32,7 @@ fn backup(fixture: &OperatorFixture) -> Result<()> {
     fixture.server.run(&[&patch[..], &how].concat()).map(drop)
 }
 
+#[expect(clippy::too_many_lines, reason = "one story from beginning to end")]
 fn leaves_word(fixture: &mut OperatorFixture) -> Result<()> {
     let look = |fixture: &OperatorFixture| {
         fixture

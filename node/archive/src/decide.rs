@@ -51,8 +51,8 @@ pub fn resume(after_last: Option<&Start>, newest_base: Option<&Base>, log_first:
     }
 }
 
-/// The first entries after the base at `base` and up to `end` that are in no segment: nothing from them on can
-/// be restored before there is a newer base. `segments` are first and last indexes, in any order.
+/// The first entries after the base at `base` and up to `end` that are in no segment: nothing from them on
+/// can be restored before there is a newer base. `segments` are first and last indexes, in any order.
 pub fn hole(base: u64, segments: &[(u64, u64)], end: u64) -> Option<Gap> {
     let mut sorted = segments.to_vec();
     sorted.sort_unstable();

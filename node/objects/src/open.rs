@@ -35,9 +35,9 @@ impl Target {
         Ok((self.open_at(folder)?, name.to_owned()))
     }
 
-    /// Creates the folder of a target of type `file`: for a first write. Neither [`Self::open`] nor a write to
-    /// the store does it: a folder that vanishes is an unmounted file system more often than not, and what is
-    /// written into a new one is lost when it is mounted again.
+    /// Creates the folder of a target of type `file`: for a first write. Neither [`Self::open`] nor a write
+    /// to the store does it: a folder that vanishes is an unmounted file system more often than not, and what
+    /// is written into a new one is lost when it is mounted again.
     ///
     /// # Errors
     /// The folder cannot be created.

@@ -1,10 +1,6 @@
 //! Deletes from a folder what killed uploads left there. Listings do not show it: an object is written under
 //! its name with `#` and a number until it is complete.
-use std::{
-    io,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{io, path::Path, time::SystemTime};
 
 use crate::{
     error::{Kind, ObjectError},
@@ -12,7 +8,7 @@ use crate::{
 };
 
 impl Store {
-    /// Deletes parts of objects below `folder` that nobody has written to for `idle`, so that no running
+    /// Deletes parts of objects below `folder` that nobody has written to since `before`, so that no running
     /// upload owns them. Only parts of objects whose name `is_own` accepts. Returns how many; 0 for a store
     /// that is not a folder.
     ///
@@ -21,7 +17,7 @@ impl Store {
     pub async fn sweep(
         &self,
         folder: &str,
-        idle: Duration,
+        before: SystemTime,
         is_own: impl Fn(&str) -> bool + Send + 'static,
     ) -> Result<u64, ObjectError> {
         const DOING: &str = "looking for parts of";
@@ -31,10 +27,7 @@ impl Store {
         let path = self.path(folder, DOING)?;
         let dir = dir.join(path.as_ref());
         let name = folder.to_owned();
-        let sweeping = tokio::task::spawn_blocking(move || {
-            let before = SystemTime::now().checked_sub(idle);
-            before.map_or(Ok(0), |before| sweep(&dir, &name, before, &is_own))
-        });
+        let sweeping = tokio::task::spawn_blocking(move || sweep(&dir, &name, before, &is_own));
         let ended = self.run(&path, DOING, limit_for(0), async { Ok(sweeping.await) });
         let failed = |why: String| self.error(&path, DOING, Kind::Other, why);
         let swept = ended.await?.map_err(|e| failed(e.to_string()))?;
@@ -87,6 +80,8 @@ fn of_object(name: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::target::{Folder, Target};
 
@@ -100,8 +95,8 @@ mod tests {
         let store = target.open().unwrap();
         let bases = dir.path().join("p/line/bases");
         std::fs::create_dir_all(&bases).unwrap();
-        let day = Duration::from_secs(24 * 3600);
-        let old = SystemTime::now() - day - Duration::from_secs(60);
+        let before = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let old = before - Duration::from_secs(60);
         for (name, is_old) in [
             ("1.db#1", true),
             ("2.db#17", true),
@@ -116,13 +111,13 @@ mod tests {
             }
         }
         let is_own = |name: &str| name.starts_with("line/bases/") && name.ends_with(".db");
-        assert_eq!(store.sweep("line", day, is_own).await.unwrap(), 2);
+        assert_eq!(store.sweep("line", before, is_own).await.unwrap(), 2);
         let mut left: Vec<_> = std::fs::read_dir(&bases)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
         assert_eq!(left, ["3.db#1", "4.db", "5.db#x", "other#1"]);
-        assert_eq!(store.sweep("none", day, is_own).await.unwrap(), 0);
+        assert_eq!(store.sweep("none", before, is_own).await.unwrap(), 0);
     }
 }

@@ -73,10 +73,8 @@ pub(super) async fn apply(
         place.store.delete(name).await?;
     }
     let is_own = |name: &str| names::parse(name).is_some();
-    let swept = place
-        .store
-        .sweep(folder.as_str(), UPLOAD_IDLE, is_own)
-        .await?;
+    let before = crate::clock::now() - UPLOAD_IDLE;
+    let swept = place.store.sweep(folder.as_str(), before, is_own).await?;
     let firsts = contents.segments.get(doomed.segments.len()..);
     let firsts = firsts.unwrap_or_default().to_vec();
     Ok(Kept {

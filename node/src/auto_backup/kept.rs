@@ -5,11 +5,9 @@ use bytes::Bytes;
 use node_objects::{ConfigError, Metadata, ObjectError, Store, Target};
 use serde_json::{Value, json};
 
-use super::settings::AutoBackupSettings;
+use super::settings::{AutoBackupSettings, METADATA_FILE};
 use crate::clock::compact_utc;
 
-/// Name of the file with the id of the newest copy in a folder (as in rqlite).
-pub(crate) const METADATA_FILE: &str = "METADATA.json";
 const MAX_METADATA_BYTES: u64 = 64 << 10;
 
 /// Name of the id in an object's metadata.

@@ -6,7 +6,8 @@ use node_objects::{Config, Target, Use};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::kept::METADATA_FILE;
+/// Name of the file with the id of the newest copy in a folder (as in rqlite).
+pub(crate) const METADATA_FILE: &str = "METADATA.json";
 
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    bootstrapper::{Bootstrapper, ClusterError},
+    bootstrapper::{AddressSource, Bootstrapper, ClusterError},
     decide::{Decision, Own, Round, decide},
     join::join_once,
     notices::NOTICE_TIMEOUT,
@@ -74,9 +74,14 @@ impl Bootstrapper {
         let empty = NoticeState::Empty {
             pledged: identity.pledged.clone(),
         };
-        let callers = self
-            .callers
-            .others_than(&found.addresses, &self.local.raft_addr);
+        // A discovery service returns as many addresses as nodes must take part: callers beyond them do not
+        // count.
+        let callers = match &self.options.source {
+            AddressSource::Static(_) => self
+                .callers
+                .others_than(&found.addresses, &self.local.raft_addr),
+            _ => Vec::new(),
+        };
         let (from_listed, from_callers) = tokio::join!(
             self.exchange_notices(&found.addresses, empty.clone()),
             self.exchange_notices(&callers, empty),
@@ -114,8 +119,8 @@ impl Bootstrapper {
         }
     }
 
-    /// Makes unlisted nodes known to all others, so that every node decides on the same set. An introduction is
-    /// a notice in the name of that node, which the receiver contacts then.
+    /// Makes unlisted nodes known to all others, so that every node decides on the same set. An introduction
+    /// is a notice in the name of that node, which the receiver contacts then.
     async fn introduce(&self, listed: &[Option<Notice>], callers: &[Option<Notice>]) {
         let own = self.local.raft_id();
         let empty = |n: &&Notice| matches!(n.state, NoticeState::Empty { .. }) && n.id != own;

@@ -26,7 +26,8 @@ use super::{
 
 /// Longest wait for another membership change to end.
 const CHANGE_LIMIT: Duration = Duration::from_secs(10);
-/// Interval at which a change in progress or a learner that catches up is checked; the former ever less often.
+/// Interval at which a change in progress or a learner that catches up is checked; the former ever less
+/// often.
 const CHANGE_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A learner this close to the end of the log (in entries, each a batch) may vote: the joint change itself

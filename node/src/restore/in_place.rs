@@ -17,7 +17,6 @@ use std::{
 };
 
 use node_archive::{
-    documents::Timeline,
     moment::Moment,
     plan::{Point, Target},
 };
@@ -31,7 +30,7 @@ use super::{
     run::{self, Planned, Wish},
     source::{Source, read_keys},
 };
-use crate::{archive::Archive, identity::Cluster, store::Store, store_types::StoreError};
+use crate::{archive::Archive, store::Store, store_types::StoreError};
 
 /// How long archiving may take of what was committed when the restore began.
 const ARCHIVE_LIMIT: Duration = Duration::from_secs(60);
@@ -42,6 +41,9 @@ const LIMIT: Duration = Duration::from_secs(6 * 3600);
 const MAX_REMEMBERED: usize = 64;
 /// How long a restore may still take that was cancelled when it could not be undone any more.
 const LAST_PIECE_LIMIT: Duration = Duration::from_secs(120);
+/// How many timelines before the present one are looked at: recoveries are rare, and what a store says may be
+/// a circle.
+const MAX_PARENTS: usize = 64;
 /// Longest id that a request may choose.
 const MAX_ID_BYTES: usize = 128;
 
@@ -314,19 +316,7 @@ impl Job {
         let Inner {
             store, settings, ..
         } = &*self.restores.0;
-        let text = config::read_text(&self.archive).map_err(|e| e.to_string())?;
-        let environment = |name: &str| std::env::var(name).ok();
-        let all = config::parse_object(&text, &environment).map_err(|e| e.to_string())?;
-        let place = all
-            .iter()
-            .filter(|(key, _)| ["version", "type", "sub"].contains(&key.as_str()));
-        let place: serde_json::Map<_, _> = place.map(|(k, v)| (k.clone(), v.clone())).collect();
-        let (kind, sub) = config::take_target(&mut place.clone()).map_err(|e| e.to_string())?;
-        let target = node_objects::Target::from_json(&kind, sub, Use::Prefix);
-        let opened = target
-            .and_then(|target| target.open())
-            .map_err(|e| e.to_string())?;
-        let source = Source::new(opened, read_keys(settings.key_file.as_deref())?);
+        let (place, source) = self.open()?;
         let head = store.meta().commit_index;
         if self.expect_index.is_some_and(|expected| expected > head) {
             return Err(format!("expect_index is beyond the newest entry, which is {head}").into());
@@ -338,9 +328,9 @@ impl Job {
         let own = store.cluster().ok_or("there is no cluster".to_owned())?;
         let end = self.archived(&source, &own.lineage, head).await?;
         let planned = run::plan(&source, &self.wish).await?;
-        let all = source.timelines(None).await?;
-        let all: Vec<&Timeline> = all.iter().map(|at| &at.timeline).collect();
-        if !is_own_past(&all, &own, &planned.lineage.id) {
+        if planned.cluster_id != own.id
+            && !continues(&source, &own.lineage.id, &planned.lineage.id).await?
+        {
             return Err(format!(
                 "lineage {} is of another cluster ({}): only this cluster's own past can be restored in place. \
                  Begin a new cluster from that archive (-auto-restore)",
@@ -384,6 +374,24 @@ impl Job {
         Ok(format!(
             "restored {point} at index {at}; {undone}. Everything up to index {safety} is in the archive and can be restored in the same way"
         ))
+    }
+
+    /// The target of the node's archive, and the archive there.
+    fn open(&self) -> Result<(serde_json::Map<String, serde_json::Value>, Source), String> {
+        let settings = &self.restores.0.settings;
+        let text = config::read_text(&self.archive).map_err(|e| e.to_string())?;
+        let environment = |name: &str| std::env::var(name).ok();
+        let all = config::parse_object(&text, &environment).map_err(|e| e.to_string())?;
+        let place = all
+            .iter()
+            .filter(|(key, _)| ["version", "type", "sub"].contains(&key.as_str()));
+        let place: serde_json::Map<_, _> = place.map(|(k, v)| (k.clone(), v.clone())).collect();
+        let (kind, sub) = config::take_target(&mut place.clone()).map_err(|e| e.to_string())?;
+        let target = node_objects::Target::from_json(&kind, sub, Use::Prefix);
+        let opened = target.and_then(|target| target.open());
+        let opened = opened.map_err(|e| e.to_string())?;
+        let keys = read_keys(settings.key_file.as_deref())?;
+        Ok((place, Source::new(opened, keys)))
     }
 
     /// Loads the result through the log. Meanwhile writes are refused: otherwise they would be acknowledged
@@ -506,22 +514,18 @@ fn unknown(why: &str) -> Failure {
     ))
 }
 
-/// Is this lineage the cluster's present one, an earlier one of it, or one that it continues?
-fn is_own_past(all: &[&Timeline], own: &Cluster, wanted: &str) -> bool {
-    let of = |id: &str| all.iter().find(|timeline| timeline.lineage.id == id);
-    if of(wanted).is_some_and(|timeline| timeline.cluster_id == own.id) {
-        return true;
-    }
-    let mut at = own.lineage.id.clone();
-    // No more steps than timelines: parents never form a circle, but the store may hold anything.
-    for _ in all {
-        match of(&at).and_then(|timeline| timeline.parent.as_ref()) {
-            Some(parent) if parent.lineage.id == wanted => return true,
+/// Does this lineage continue the other one, by its timeline or those before it?
+async fn continues(source: &Source, lineage: &str, other: &str) -> Result<bool, String> {
+    let mut at = lineage.to_owned();
+    for _ in 0..MAX_PARENTS {
+        let there = source.timelines(Some(&at)).await?;
+        match there.first().and_then(|at| at.timeline.parent.as_ref()) {
+            Some(parent) if parent.lineage.id == other => return Ok(true),
             Some(parent) => at.clone_from(&parent.lineage.id),
-            None => return false,
+            None => return Ok(false),
         }
     }
-    false
+    Ok(false)
 }
 
 /// While this value exists, this node refuses writes with a status after which clients may try again.

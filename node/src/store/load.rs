@@ -99,8 +99,8 @@ impl Store {
     }
 
     /// Loads a restored file, on the leader only; also before clients may write. Returns the indexes of its
-    /// first and last entry. `at_last` is called before the last piece is proposed: until then the load has no
-    /// effect if this future is dropped, after that it may have.
+    /// first and last entry. `at_last` is called before the last piece is proposed: until then the load has
+    /// no effect if this future is dropped, after that it may have.
     ///
     /// # Errors
     /// As [`Store::load`]; a load that the nodes refused is [`StoreError::Refused`].

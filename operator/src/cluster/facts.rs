@@ -1,6 +1,7 @@
 //! The observation, and what it means. Nothing here decides or uses deciders or rendered objects.
 pub mod addresses;
 pub mod archive;
+pub mod archive_config;
 pub mod archiving;
 pub mod authentication;
 pub mod beginning;

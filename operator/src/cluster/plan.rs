@@ -184,13 +184,7 @@ fn plan_kept(asked: &View<'_>, view: &View<'_>, hold: Option<&Hold>, adopts: boo
     };
     let event = event(view, &decision);
     let again_after_seconds = requeue_seconds(view, &decision);
-    let (action, summary) = match decision {
-        Decision::Act(action, text) => (Some(action), text),
-        Decision::Continue => (None, "the cluster matches its spec".to_owned()),
-        Decision::Wait(text) | Decision::Blocked(_, text) | Decision::Record(_, text) => {
-            (None, text)
-        }
-    };
+    let (action, summary) = summarized(decision);
     Plan {
         summary,
         finalizer: (!deleting && !paused).then(|| deletion::needs_finalizer(view)),
@@ -210,6 +204,17 @@ fn plan_kept(asked: &View<'_>, view: &View<'_>, hold: Option<&Hold>, adopts: boo
         notices: notices(view),
         edits: reverted(view, untouched),
         again_after_seconds,
+    }
+}
+
+/// The action of a decision, and its text.
+fn summarized(decision: Decision) -> (Option<Action>, String) {
+    match decision {
+        Decision::Act(action, text) => (Some(action), text),
+        Decision::Continue => (None, "the cluster matches its spec".to_owned()),
+        Decision::Wait(text) | Decision::Blocked(_, text) | Decision::Record(_, text) => {
+            (None, text)
+        }
     }
 }
 

@@ -229,7 +229,8 @@ fn data_without_a_document_goes_after_two_days() {
 
 #[test]
 fn entries_in_no_segment_are_found() {
-    let cases: &[(&str, u64, &[(u64, u64)], u64, Option<(u64, u64)>)] = &[
+    type Case<'a> = (&'a str, u64, &'a [(u64, u64)], u64, Option<(u64, u64)>);
+    let cases: &[Case<'_>] = &[
         ("nothing follows the base", 10, &[], 10, None),
         ("unbroken", 10, &[(11, 12), (13, 20)], 20, None),
         (

@@ -22,8 +22,8 @@ pub struct ArchiveStatus {
     /// Time of that entry, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archived_time: Option<String>,
-    /// Until when entries get this time instead of their own, RFC 3339: times in an archive never decrease, and
-    /// an earlier entry is more than a minute ahead of the clock. Absent if there is none.
+    /// Until when entries get this time instead of their own, RFC 3339: times in an archive never decrease,
+    /// and an earlier entry is more than a minute ahead of the clock. Absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times_held_until: Option<String>,
     /// Age in seconds of the oldest entry that is not archived; 0 if there is none.

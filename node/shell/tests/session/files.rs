@@ -24,7 +24,7 @@ fn backup_and_dump_write_files() {
             ok("COMMIT;\n"),
             status("503 Service Unavailable", "leader not found\n"),
         ],
-        &format!(
+        format!(
             ".backup {}\n.dump {} t1,t 2\n.backup {}\n",
             backup.display(),
             dump.display(),
@@ -67,7 +67,7 @@ fn restore_and_boot_send_files() {
             ok(""),
             status("503 Service Unavailable", "not single-node\n"),
         ],
-        &format!(
+        format!(
             ".restore {sql_name}\n.restore {sql_name}\n.restore {database_name}\n.boot {sql_name}\n\
              .boot {database_name}\n.boot {database_name}\n.restore {}\n",
             dir.path().display()
@@ -123,7 +123,7 @@ fn read_and_output_use_files() {
     .unwrap();
     let (printed, asked) = session(
         vec![ok(ROWS), ok(WRITE), ok(WRITE)],
-        &format!(
+        format!(
             ".mode csv\n.output {}\n.read {}\n.output\nDELETE\n.read /nowhere\n",
             sink.display(),
             script.display()
@@ -159,7 +159,7 @@ fn sysdump_asks_every_node() {
         r#"{{"1":{{"api_addr":"http://{}"}},"2":{{"error":"unreachable"}}}}"#,
         other.host()
     );
-    let (printed, asked) = session(vec![ok(nodes)], &format!(".sysdump {}\n", file.display()));
+    let (printed, asked) = session(vec![ok(nodes)], format!(".sysdump {}\n", file.display()));
     assert_eq!(
         (printed.as_str(), asked[0].line.as_str()),
         ("> ", "GET /nodes?nonvoters")

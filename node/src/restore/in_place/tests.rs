@@ -1,5 +1,8 @@
 //! Tests of restores in place: which requests are taken, and what a cluster may go back to.
-use node_archive::documents::Parent;
+use node_archive::{
+    documents::{self, FORMAT, Parent, Timeline},
+    names::Folder,
+};
 
 use super::*;
 
@@ -79,43 +82,48 @@ fn an_id_stands_for_one_point() {
     ));
 }
 
-#[test]
-fn the_past_of_a_cluster_is_its_own_or_what_it_continues() {
+#[tokio::test]
+async fn a_lineage_continues_those_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = node_objects::Target::File(node_objects::target::Folder {
+        dir: dir.path().to_owned(),
+        name: "p".into(),
+    });
+    let store = target.open().unwrap();
     let lineage = |id: &str| Lineage {
         id: id.to_owned(),
         epoch: 0,
     };
-    let timeline = |cluster: &str, id: &str, parent: Option<&str>| Timeline {
-        format: 1,
-        cluster_id: cluster.to_owned(),
-        lineage: lineage(id),
-        created_at: Moment(0),
-        parent: parent.map(|parent| Parent {
-            lineage: lineage(parent),
-            index: None,
-            how: "recovery".to_owned(),
-        }),
-    };
-    let all = [
-        timeline("c", "own", Some("before")),
-        timeline("c", "earlier", None),
-        timeline("b", "before", Some("first")),
-        timeline("a", "first", Some("own")),
-        timeline("x", "theirs", Some("own")),
-    ];
-    let all: Vec<&Timeline> = all.iter().collect();
-    let own = Cluster {
-        id: "c".to_owned(),
-        lineage: lineage("own"),
-    };
-    for (wanted, is_own) in [
-        ("own", true),
-        ("earlier", true),
+    for (id, parent) in [
+        ("own", Some("before")),
+        ("before", Some("first")),
+        ("first", Some("own")),
+        ("theirs", Some("own")),
+    ] {
+        let folder = Folder::new(&lineage(id)).unwrap();
+        let timeline = Timeline {
+            format: FORMAT,
+            cluster_id: id.to_owned(),
+            lineage: lineage(id),
+            created_at: Moment(0),
+            parent: parent.map(|parent| Parent {
+                lineage: lineage(parent),
+                index: None,
+                how: "recovery".to_owned(),
+            }),
+        };
+        let name = folder.timeline();
+        let bytes = documents::encode(&timeline, &name, None).unwrap();
+        store.create(&name, bytes.into()).await.unwrap();
+    }
+    let source = Source::new(store, None);
+    for (other, is_past) in [
         ("before", true),
         ("first", true),
         ("theirs", false),
-        ("unknown", false),
+        ("x", false),
     ] {
-        assert_eq!(is_own_past(&all, &own, wanted), is_own, "{wanted}");
+        let found = continues(&source, "own", other).await.unwrap();
+        assert_eq!(found, is_past, "{other}");
     }
 }

@@ -6,10 +6,7 @@ use operator_api::{
     status::{ARCHIVING, ArchiveStatus},
 };
 
-use crate::cluster::facts::{
-    archive,
-    view::{View, seconds_between},
-};
+use crate::cluster::facts::view::{View, seconds_between};
 
 /// Default of how far an archive may be behind, in seconds (the node's `every`).
 const EVERY_SECONDS: u64 = 10;
@@ -111,7 +108,7 @@ pub fn record(view: &View<'_>, next: &mut RqliteClusterStatus) {
     let recorded = (before.archived_index, before.archived_time);
     let known = view.leader_seen().and_then(|seen| seen.archived);
     let known = known.filter(|archived| archived.uri == uri);
-    let is_new = known.is_none() && view.leader.is_some_and(|l| archive::is_of_spec(view, l));
+    let is_new = known.is_none() && view.leader.is_some_and(|l| view.archives_as_spec(l));
     let (archived_index, archived_time) = match known {
         Some(archived) => (
             i64::try_from(archived.index).ok(),
@@ -209,7 +206,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::cluster::fixture::Fixture;
+    use crate::cluster::{facts::archive_config, fixture::Fixture};
 
     fn in_bucket(bucket: &str) -> Archive {
         Archive {
@@ -231,9 +228,7 @@ mod tests {
 
     /// The leader says that it has archived up to here; its pod has the configuration of this archive.
     fn archives(fixture: &mut Fixture, config: &Archive, index: Option<u64>) {
-        let mut configured = fixture.seen.clone();
-        configured.cluster.spec.archive = Some(config.clone());
-        let config = archive::in_pods(&View::of(&configured)).unwrap().config;
+        let config = archive_config::of(config).config;
         fixture.pod("demo-0").archive = Some(config);
         fixture.node("demo-0").archive = Some(NodeArchive {
             enabled: true,

@@ -7,10 +7,10 @@ use operator_api::{
 };
 
 use crate::cluster::facts::{
-    archive,
+    archive_config,
     observation::{
-        ConfigMember, LeaderSeen, NodeStatus, Observation, ObservedClaim, ObservedPod, ObservedSet,
-        ProbeResult,
+        Archived, ConfigMember, LeaderSeen, NodeStatus, Observation, ObservedClaim, ObservedPod,
+        ObservedSet, ProbeResult,
     },
 };
 
@@ -168,11 +168,36 @@ impl<'a> View<'a> {
                 at: self.now().clone(),
                 commit_index: leader.status.commit_index,
                 lineage: leader.status.lineage.as_ref()?.id.clone(),
-                archived: archive::archived_by(self, leader),
+                archived: self.archived_by(leader),
             })
         });
         let known = now.or_else(|| self.seen.leader_seen.clone());
         known.filter(|seen| Some(&seen.lineage) == lineage)
+    }
+
+    /// Does this leader archive where the spec says? After a change of the spec it does not before its pod is
+    /// replaced.
+    pub fn archives_as_spec(&self, leader: Leader<'_>) -> bool {
+        let (Some(wanted), Some(pod)) = (self.spec.archive.as_ref(), self.pod(leader.name)) else {
+            return false;
+        };
+        let target = self.target();
+        let is_current = target.is_some_and(|t| t.template_hash == pod.template_hash);
+        let config = pod.archive.as_ref();
+        let is_there = config.is_some_and(|config| archive_config::is_there(config, wanted));
+        is_there && (is_current || wanted.target.volume.is_none())
+    }
+
+    /// How far the archive of this leader reaches, if it is where the spec says.
+    fn archived_by(&self, leader: Leader<'_>) -> Option<Archived> {
+        let archive = leader.status.archive.as_ref()?;
+        let uri = self.spec.archive.as_ref()?.target.uri();
+        let known = self.archives_as_spec(leader);
+        Some(Archived {
+            index: archive.archived_index.filter(|_| known)?,
+            time: archive.archived_time.clone()?,
+            uri,
+        })
     }
 
     /// An annotation of the cluster.

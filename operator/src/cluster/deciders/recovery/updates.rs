@@ -48,7 +48,8 @@ pub fn status_updates(
     all.collect()
 }
 
-/// The statuses while nothing may begin in the cluster: recoveries that have not begun say what they wait for.
+/// The statuses while nothing may begin in the cluster: recoveries that have not begun say what they wait
+/// for.
 pub fn held_updates(view: &View<'_>, why: &str) -> Vec<StatusUpdate> {
     let all = view.seen.recoveries.iter();
     let held = all.filter_map(|recovery| {

@@ -28,8 +28,8 @@ pub(super) fn token(leader: Leader<'_>) -> String {
     format!("{}@{}", leader.status.raft_id, leader.status.term)
 }
 
-/// Adds the present leader's report of its last restore to earlier reports. It knows nothing of a restore that
-/// a former leader was running, so that one does not count as running any more.
+/// Adds the present leader's report of its last restore to earlier reports. It knows nothing of a restore
+/// that a former leader was running, so that one does not count as running any more.
 pub fn note_answer(states: &mut BTreeMap<String, RestoreState>, answer: Option<RestoreState>) {
     states.retain(|_, state| state.is_over());
     if let Some(state) = answer
