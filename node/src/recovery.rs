@@ -197,7 +197,10 @@ impl<'a> Recovery<'a> {
             Some(identity) => self.recorded_name(identity)?,
             None => None,
         };
-        let is_recorded = recorded.as_deref() == Some(self.name);
+        // An interrupted recovery has checked the name, and may have replaced the membership since.
+        let journal = Journal::load(&self.raft_dir)?;
+        let is_recorded = recorded.as_deref() == Some(self.name)
+            || journal.is_some_and(|journal| journal.name == self.name);
         if let Some(former) = identity.map(|identity| identity.name)
             && former != self.name
             && !is_recorded
@@ -232,17 +235,29 @@ impl<'a> Recovery<'a> {
     /// The name of this data directory in the stored membership. The identity has another one after a start
     /// under another name, until a leader records that.
     fn recorded_name(&self, identity: &Identity) -> Result<Option<String>, RecoverError> {
+        let own = RaftId::from(identity.raft_id());
+        let name = |id: &RaftId| id.same_directory(&own).then(|| id.name().to_owned());
+        let path = self.file("log");
+        if path.exists() {
+            let newest = Log::open(&path)
+                .map_err(|e| e.to_string())
+                .and_then(|log| log.newest_membership().map_err(|e| e.to_string()));
+            let newest = newest.map_err(|e| {
+                RecoverError::Failed(format!("the Raft log in {}: {e}", path.display()))
+            })?;
+            let found = newest.and_then(|newest| newest.nodes.keys().find_map(name));
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
         let Some(stored) = node_db::offline::stored(self.data_dir)? else {
             return Ok(None);
         };
         let membership = decode_meta(&stored.meta).map_err(|e| {
             RecoverError::Failed(format!("the membership in the database's state file: {e}"))
         })?;
-        let own = RaftId::from(identity.raft_id());
         let mut ids = membership.membership().nodes().map(|(id, _)| id);
-        Ok(ids
-            .find(|id| id.same_directory(&own))
-            .map(|id| id.name().to_owned()))
+        Ok(ids.find_map(name))
     }
 
     /// Checks everything that could make the recovery fail, decides its result, and writes the journal.
