@@ -47,7 +47,7 @@ fn http() -> Port {
     Port {
         name: "http",
         side: "http",
-        request: b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_vec(),
+        request: b"GET /readyz?noleader HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_vec(),
         reply: b"HTTP/1.1 200",
         plain_reply: Some("HTTP/1.1 400"),
         plain_words: "",
