@@ -50,10 +50,10 @@ pub(crate) fn end(
     };
     let status = match succeeds {
         true => {
-            json!({"startTime": now, "completionTime": now, "succeeded": 1, "active": 0, "ready": 0,
+            json!({"startTime": now, "completionTime": now, "succeeded": 1, "active": 0, "ready": 0, "terminating": 0,
             "conditions": [is("SuccessCriteriaMet", "CompletionsReached"), is("Complete", "CompletionsReached")]})
         }
-        false => json!({"startTime": now, "failed": 1, "active": 0, "ready": 0,
+        false => json!({"startTime": now, "failed": 1, "active": 0, "ready": 0, "terminating": 0,
             "conditions": [is("FailureTarget", "BackoffLimitExceeded"), is("Failed", "BackoffLimitExceeded")]}),
     };
     patch_status(place, "job", name, &status)
