@@ -513,10 +513,10 @@ fn a_folder_that_vanishes_is_not_made_again() -> Result<()> {
     let mut cluster = Cluster::start_with(1, &[&archive.flag()])?;
     cluster.client(0).execute(NUMBERED_TABLE, &[])?;
     await_archived(&mut cluster)?;
-    let aside = archive.root.path().join("aside");
+    let unmounted = archive.root.path().join("unmounted");
     for (round, mount_point) in [(0, false), (1, true)] {
         let before = status(&mut cluster)?["archived_index"].as_u64();
-        fs::rename(archive.store(), &aside)?;
+        fs::rename(archive.store(), &unmounted)?;
         if mount_point {
             fs::create_dir(archive.store())?;
         }
@@ -536,7 +536,7 @@ fn a_folder_that_vanishes_is_not_made_again() -> Result<()> {
             fs::remove_dir(archive.store())?;
         }
         ensure!(!archive.store().exists(), "the folder was made again");
-        fs::rename(&aside, archive.store())?;
+        fs::rename(&unmounted, archive.store())?;
         let now = await_after(&mut cluster, before)?;
         ensure!(now["gap"].is_null(), "a gap: {now}");
     }

@@ -173,6 +173,12 @@ impl Walk<'_> {
         report.segments += 1;
         report.entries += header.last - header.first + 1;
         let name = self.folder.segment(header.first);
+        if self.last.is_none()
+            && let Some(oldest) = self.bases.first().map(|base| base.index.saturating_add(1))
+            && header.first > oldest
+        {
+            self.hole(oldest, header, report);
+        }
         if let Some((last, sha256)) = &self.last {
             let next = last.last.saturating_add(1);
             if header.first > next {

@@ -8,8 +8,8 @@ use crate::{
 };
 
 impl Store {
-    /// Deletes parts of objects below `folder` that nobody has written to since `before`, so that no running
-    /// upload owns them. Only parts of objects whose name `is_own` accepts. Returns how many; 0 for a store
+    /// Deletes parts of objects below `folder` that were last written to before `before`: so long ago that no
+    /// running upload owns them. Only parts of objects whose name `is_own` accepts. Returns how many; 0 for a store
     /// that is not a folder.
     ///
     /// # Errors
@@ -82,7 +82,6 @@ fn of_object(name: &str) -> Option<&str> {
 mod tests {
     use std::time::Duration;
 
-    use super::*;
     use crate::target::{Folder, Target};
 
     #[tokio::test]
@@ -95,7 +94,8 @@ mod tests {
         let store = target.open().unwrap();
         let bases = dir.path().join("p/line/bases");
         std::fs::create_dir_all(&bases).unwrap();
-        let before = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let fresh = std::fs::metadata(&bases).unwrap().modified().unwrap();
+        let before = fresh - Duration::from_secs(24 * 3600);
         let old = before - Duration::from_secs(60);
         for (name, is_old) in [
             ("1.db#1", true),

@@ -1,6 +1,6 @@
 //! Deletes what no restore needs any more. Every time within `retention` stays restorable: the newest base
 //! from before it is kept, and everything after that base.
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use node_archive::{
     decide::{deletable, orphans},
@@ -12,7 +12,7 @@ use node_archive::{
 use super::place::{Failure, Place};
 
 /// Parts of an upload in a folder that nobody has written to for this long belong to no running upload.
-const UPLOAD_IDLE: Duration = Duration::from_secs(24 * 3600);
+const UPLOAD_IDLE_SECONDS: i64 = 24 * 3600;
 
 /// What the archive has afterwards.
 #[derive(Clone, Debug)]
@@ -73,7 +73,9 @@ pub(super) async fn apply(
         place.store.delete(name).await?;
     }
     let is_own = |name: &str| names::parse(name).is_some();
-    let before = crate::clock::now() - UPLOAD_IDLE;
+    let idle_since = now.plus_seconds(UPLOAD_IDLE_SECONDS.saturating_neg()).0;
+    let idle_since = Duration::from_micros(u64::try_from(idle_since).unwrap_or(0));
+    let before = SystemTime::UNIX_EPOCH + idle_since;
     let swept = place.store.sweep(folder.as_str(), before, is_own).await?;
     let firsts = contents.segments.get(doomed.segments.len()..);
     let firsts = firsts.unwrap_or_default().to_vec();

@@ -172,7 +172,8 @@ impl Archive {
     }
 
     /// Records that entries get the time of an earlier one, which is ahead of the clock, or (`None`) their
-    /// own. Returns whether that has begun.
+    /// own.
+    /// Returns whether that has begun.
     pub(super) fn note_times_held(&self, until: Option<Moment>) -> bool {
         let mut state = self.0.state.lock();
         let has_begun = until.is_some() && state.times_held_until.is_none();

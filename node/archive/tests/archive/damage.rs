@@ -69,6 +69,20 @@ fn both(check: impl Fn(Option<&Keys>)) {
 }
 
 #[test]
+fn a_missing_first_segment_is_noticed() {
+    both(|keys| {
+        let store = archive(keys);
+        store.objects.lock().unwrap().remove(&folder().segment(6));
+        let found = report(&store, keys);
+        let missing = "entries 6 to 10 are in no segment";
+        assert!(
+            found.problems.iter().any(|p| p.contains(missing)),
+            "{found:?}"
+        );
+    });
+}
+
+#[test]
 fn a_whole_archive_has_no_problem_and_gives_every_point() {
     both(|keys| {
         let store = archive(keys);

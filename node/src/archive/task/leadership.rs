@@ -1,5 +1,4 @@
-//! The beginning of a leadership, and what makes sure later on that the archive is the one that was found
-//! then.
+//! The beginning of a leadership, and the checks that the archive stays the one that was found then.
 use super::{
     Cluster, Failure, Gap, Instant, MANIFEST_INTERVAL, Moment, Task, chain, manifest, now, parent,
     retention,

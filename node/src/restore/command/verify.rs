@@ -132,8 +132,7 @@ async fn check(
             let mut wish = args.replay.wish(&args.place, Target::Index(range.last));
             wish.lineage = Some(at.lineage.id.clone());
             let planned = run::plan_from(source, &wish, Target::Index(range.first)).await;
-            // All objects were read before: what fails from here to the first entry is not the archive's
-            // fault.
+            // All objects were read before: what fails from here to the first entry is no fault of theirs.
             let planned = planned.map_err(Ended::Unknown)?;
             compared += replay(args, source, &planned, &bases, &wish).await?;
         }
