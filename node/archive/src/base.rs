@@ -164,8 +164,8 @@ impl<'a> Decoder<'a> {
             return Ok(());
         }
         let mut left = opened.as_slice();
-        // One call of `write` unpacks at most one buffer of zstd. A whole piece at once could take any memory:
-        // zstd's RLE blocks of 4 bytes stand for up to 128 KiB (RFC 8878, 3.1.1.2).
+        // One call of `write` unpacks at most one buffer of zstd. A whole piece at once could take any
+        // memory: zstd's RLE blocks of 4 bytes stand for up to 128 KiB (RFC 8878, 3.1.1.2).
         while !left.is_empty() {
             let taken = self.zstd.write(left);
             let taken = taken.map_err(|e| self.damaged(&e.to_string()))?;

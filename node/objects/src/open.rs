@@ -36,8 +36,8 @@ impl Target {
     }
 
     /// Creates the folder of a target of type `file`: for a first write. Neither [`Self::open`] nor a write
-    /// to the store does it: a folder that vanishes is an unmounted file system more often than not, and what is
-    /// written into a new one is lost when it is mounted again.
+    /// to the store does it: a folder that vanishes is an unmounted file system more often than not, and what
+    /// is written into a new one is lost when it is mounted again.
     ///
     /// # Errors
     /// The folder cannot be created.

@@ -9,8 +9,8 @@ use crate::{
 
 impl Store {
     /// Deletes parts of objects below `folder` that were last written to before `before`: so long ago that no
-    /// running upload owns them. Only parts of objects whose name `is_own` accepts. Returns how many; 0 for a store
-    /// that is not a folder.
+    /// running upload owns them. Only parts of objects whose name `is_own` accepts. Returns how many; 0 for a
+    /// store that is not a folder.
     ///
     /// # Errors
     /// See [`ObjectError`].
