@@ -120,19 +120,6 @@ fn status(cluster: &mut Cluster) -> Result<Value> {
     cluster.client(leader).get_json("/archive")
 }
 
-/// Waits until the leader says that nothing is missing.
-fn await_archived(cluster: &mut Cluster) -> Result<Value> {
-    wait::until("the archive to hold everything", CATCH_UP_LIMIT, || {
-        let now = status(cluster).map_err(|e| e.to_string())?;
-        let is_done = now["behind_entries"] == 0 && now["archived_index"].as_u64() > Some(0);
-        if is_done {
-            Ok(now)
-        } else {
-            Err(now.to_string())
-        }
-    })
-}
-
 /// Inserts a row, and waits until the leader has archived it and reports no error.
 fn archive_row(cluster: &mut Cluster, number: usize) -> Result<Value> {
     let before = status(cluster)?["archived_index"].as_u64();

@@ -33,6 +33,7 @@ fn rqlites_configuration_is_read() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_is_wrong_is_named() {
     for (text, expected) in [
         ("", "the JSON ends early"),
