@@ -19,7 +19,7 @@ pub struct Made {
     pub deleting: bool,
 }
 
-/// What [`decide`] depends on.
+/// What [`super::decide`] depends on.
 #[derive(Debug)]
 pub struct Seen<'a> {
     /// The present time.
