@@ -100,6 +100,21 @@ fn foreign(at: i64) -> BTreeMap<String, SecretBytes> {
 }
 
 impl World {
+    /// A world without Secrets.
+    fn new(tls: TlsStatus, clients: bool) -> Self {
+        Self {
+            now: START,
+            clients,
+            tls: Some(tls),
+            source: None,
+            request: None,
+            secrets: BTreeMap::new(),
+            loaded: BTreeMap::new(),
+            quiet: 0,
+            made: 0,
+        }
+    }
+
     fn observation(&self) -> Observation {
         let at = |second: i64| Time(Timestamp::from_second(second).unwrap());
         let (side, nodes, clients) = match self.clients {
@@ -294,23 +309,12 @@ fn event(world: &mut World, rng: &mut StdRng) -> &'static str {
     }
 }
 
-#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn walk(seed: u64) -> Result<usize, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut tls = TlsStatus::default();
     tls.nodes.mode = TlsMode::Required;
     tls.nodes.stage = TlsStage::Require;
-    let mut world = World {
-        now: START,
-        clients: false,
-        tls: Some(tls),
-        source: None,
-        request: None,
-        secrets: BTreeMap::new(),
-        loaded: BTreeMap::new(),
-        quiet: 0,
-        made: 0,
-    };
+    let mut world = World::new(tls, false);
     for name in GIVEN {
         let other = SecretOwner::Other {
             owner: None,
@@ -410,17 +414,7 @@ fn nodes_accept_the_certificate_of_backups() {
     let mut tls = TlsStatus::default();
     tls.clients.mode = TlsMode::Required;
     tls.clients.stage = TlsStage::Require;
-    let mut world = World {
-        now: START,
-        clients: true,
-        tls: Some(tls),
-        source: None,
-        request: None,
-        secrets: BTreeMap::new(),
-        loaded: BTreeMap::new(),
-        quiet: 0,
-        made: 0,
-    };
+    let mut world = World::new(tls, true);
     for name in PODS {
         let first = secret(foreign(START), SecretOwner::Ours);
         world.loaded.insert(name.to_owned(), first);

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A continuous archive: a base copy of the database, and every committed entry after it.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.every) || duration(self.every) >= duration('1s')").message("archive.every is how far the archive may be behind: set it to 1s or more"))]
 pub struct Archive {

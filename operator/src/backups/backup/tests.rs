@@ -207,12 +207,7 @@ fn the_clusters_target_is_recorded_once() {
     let mut cluster = a_cluster();
     cluster.spec.archive = Some(Archive {
         target: target(),
-        every: None,
-        base_interval: None,
-        retention: None,
-        log_limit: None,
-        encryption: None,
-        drill: None,
+        ..Archive::default()
     });
     world.cluster = Some(cluster);
     assert_eq!(world.record().target, Some(target()));

@@ -25,11 +25,6 @@ fn archive(schedule: Option<&str>) -> Archive {
             }),
             ..StoreTarget::default()
         },
-        every: None,
-        base_interval: None,
-        retention: None,
-        log_limit: None,
-        encryption: None,
         drill: schedule.map(|schedule| Drill {
             schedule: Cron::from(schedule),
             time_zone: None,
@@ -37,6 +32,7 @@ fn archive(schedule: Option<&str>) -> Archive {
             scratch: None,
             resources: None,
         }),
+        ..Archive::default()
     }
 }
 

@@ -217,12 +217,7 @@ mod tests {
                 }),
                 ..StoreTarget::default()
             },
-            every: None,
-            base_interval: None,
-            retention: None,
-            log_limit: None,
-            encryption: None,
-            drill: None,
+            ..Archive::default()
         }
     }
 

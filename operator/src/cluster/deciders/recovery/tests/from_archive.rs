@@ -23,12 +23,7 @@ fn archive() -> Archive {
             }),
             ..StoreTarget::default()
         },
-        every: None,
-        base_interval: None,
-        retention: None,
-        log_limit: None,
-        encryption: None,
-        drill: None,
+        ..Archive::default()
     }
 }
 
